@@ -1,0 +1,27 @@
+/*
+ * The listener's side of "acknowledged when, and only when, it is on disk": batches go to the router in order, a few at a
+ * time, and are sent again from the first unanswered one until the store has them, however often router or store die on
+ * the way. Each batch commits once and in order: (producer, sequence) see to it.
+ */
+#pragma once
+
+#include "bus.h"
+
+struct producer;
+
+/* @batch is what producer_add_batch() was given. Called in the order of adding. */
+typedef void producer_committed_fn(void *batch, void *userdata);
+
+/* @name must be new for every process life ("mqtt-listener.7.9f3a…" is made of it and the generation). */
+int producer_new(struct bus_peer *router, const char *name, uint64_t generation, producer_committed_fn *committed,
+                 void *userdata, sd_event *event, struct producer **ret);
+struct producer *producer_free(struct producer *producer);
+DEFINE_FREEP(struct producer, producer_free)
+
+/* How many more batches it takes now. 0: hold your messages, stop reading your clients. */
+unsigned producer_room(const struct producer *producer);
+/* Runs when producer_room() became non-zero again. */
+void producer_on_room(struct producer *producer, void (*fn)(void *userdata), void *userdata);
+/* The items are packed at once; @batch comes back in @committed. Asserts room. */
+int producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count, void *batch);
+unsigned producer_outstanding(const struct producer *producer);

@@ -1,0 +1,1 @@
+#include "tls-stream.h"
