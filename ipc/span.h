@@ -37,7 +37,8 @@ bool span_eat_nocase(struct span *s, struct span prefix);
 /* Cuts @s at the first @separator: what stands before goes to @ret_before, @s goes on behind it. False when there is none. */
 bool span_split(struct span *s, struct span separator, struct span *ret_before);
 
-/* The next piece up to @separator or the end; false when @s is used up. Empty pieces are given. */
+/* The next piece up to @separator or the end; false when @s is used up. Empty pieces are given. @done is the caller's,
+ * false to begin with. */
 bool span_next(struct span *s, char separator, struct span *ret_piece, bool *done);
 
 bool span_is_utf8(struct span s);                               /* well-formed, no NUL, no surrogates */
