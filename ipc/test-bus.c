@@ -1,0 +1,328 @@
+/* Two ends of the bus in one process and one loop, on real nng sockets in a folder of the test's own. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bus.h"
+#include "log.h"
+
+enum { LOOP_TURNS_MAX = 10000 };
+
+struct fixture {
+    char dir[32];
+    sd_event *event;
+    struct bus *server, *client;
+    struct bus_peer *peer;
+    uint64_t who;
+    unsigned handled, answered, expired, announced, connected, rooms;
+    uint64_t last_sequence;
+    Bus__Status last_status;
+    struct bus_call *kept;
+};
+
+static uint64_t on_who(int64_t pid, uint32_t uid, void *userdata)
+{
+    struct fixture *f = userdata;
+
+    assert_int_equal(pid, getpid());
+    assert_int_equal(uid, getuid());
+    return f->who;
+}
+
+static int on_append(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    struct fixture *f = userdata;
+    Bus__Appended appended = BUS__APPENDED__INIT;
+    Bus__Envelope answer = ENVELOPE(APPENDED, appended, &appended);
+
+    f->handled++;
+    assert_string_equal(bus_call_caller(call), "client");
+    assert_int_equal(bus_call_generation(call), 7);
+    f->last_sequence = in->append->sequence;
+    appended.expected_sequence = in->append->sequence + 1;
+    return bus_answer_with(call, &answer);
+}
+
+static int on_fetch(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    struct fixture *f = userdata;
+
+    f->handled++;
+    f->kept = bus_call_keep(call);
+    return 0;
+}
+
+static const struct bus_handler handlers[] = {
+    { BUS__ENVELOPE__BODY_APPEND, PEER_ROUTER, on_append },
+    { BUS__ENVELOPE__BODY_FETCH, PEER_ROUTER | PEER_OPERATOR, on_fetch },
+    {},
+};
+
+static void on_answer(const Bus__Envelope *answer, void *userdata)
+{
+    struct fixture *f = userdata;
+
+    if (!answer) {
+        f->expired++;
+        return;
+    }
+    f->answered++;
+    f->last_status = answer->status;
+    if (answer->body_case == BUS__ENVELOPE__BODY_APPENDED)
+        assert_int_equal(answer->appended->expected_sequence, f->answered + 1);
+}
+
+static void on_announce(const Bus__Envelope *in, void *userdata)
+{
+    struct fixture *f = userdata;
+
+    if (in)
+        f->announced++;
+    else
+        f->connected++;
+}
+
+static void start_server(struct fixture *f)
+{
+    assert_int_equal(bus_new(f->event, f->dir, "store", 3, on_who, f, &f->server), 0);
+    assert_int_equal(bus_listen(f->server, handlers, f), 0);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = xnew(struct fixture);
+
+    strcpy(f->dir, "/tmp/brink-bus-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    f->who = PEER_ROUTER;
+    assert_int_equal(sd_event_new(&f->event), 0);
+    assert_int_equal(bus_new(f->event, f->dir, "client", 7, on_who, f, &f->client), 0);
+    f->peer = bus_peer(f->client, "store");
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    char path[64];
+
+    bus_free(f->client);
+    bus_free(f->server);
+    sd_event_unref(f->event);
+    snprintf(path, sizeof(path), "%s/store.ipc", f->dir);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/store.pub.ipc", f->dir);
+    unlink(path);
+    assert_int_equal(rmdir(f->dir), 0);
+    free(f);
+    return 0;
+}
+
+/* Turns the loop until @done; fails when nothing happens for long. */
+#define loop_until(f, done)                                                                        \
+    do {                                                                                           \
+        for (unsigned _n = 0; !(done); _n++) {                                                     \
+            assert_true(_n < LOOP_TURNS_MAX);                                                      \
+            assert_true(sd_event_run((f)->event, 10000000) > 0);                                   \
+        }                                                                                          \
+    } while (0)
+
+static int send_append(struct fixture *f, uint64_t sequence, uint64_t deadline_usec)
+{
+    Bus__Append append = BUS__APPEND__INIT;
+    Bus__Envelope request = ENVELOPE(APPEND, append, &append);
+
+    append.sequence = sequence;
+    return bus_request(f->peer, &request, deadline_usec, on_answer, f, NULL);
+}
+
+static void test_request_answered(void **state)
+{
+    struct fixture *f = *state;
+
+    start_server(f);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_status, STATUS_DONE);
+    assert_int_equal(bus_peer_outstanding(f->peer), 0);
+}
+
+static void test_request_waits_for_absent_peer(void **state)
+{
+    struct fixture *f = *state;
+
+    for (uint64_t i = 1; i <= 10; i++)
+        assert_int_equal(send_append(f, i, BUS_FOREVER), 0);
+    assert_false(bus_peer_is_up(f->peer));
+    start_server(f);
+    loop_until(f, f->answered == 10);
+    assert_int_equal(f->handled, 10);
+    assert_int_equal(f->last_sequence, 10); /* in the order of making */
+}
+
+static void test_request_resent_after_restart(void **state)
+{
+    struct fixture *f = *state;
+    Bus__Fetch fetch = BUS__FETCH__INIT;
+    Bus__Envelope request = ENVELOPE(FETCH, fetch, &fetch);
+
+    start_server(f);
+    assert_int_equal(bus_request(f->peer, &request, BUS_FOREVER, on_answer, f, NULL), 0);
+    loop_until(f, f->kept);
+    f->kept = bus_call_drop(f->kept); /* dies with the question unanswered */
+    f->server = bus_free(f->server);
+    start_server(f);
+    loop_until(f, f->kept);
+    assert_int_equal(f->handled, 2);
+    assert_int_equal(bus_answer(TAKE_PTR(f->kept), STATUS_NOT_FOUND), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_status, STATUS_NOT_FOUND);
+}
+
+static void test_request_deadline(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(send_append(f, 1, 20000), 0);
+    loop_until(f, f->expired == 1);
+    assert_int_equal(bus_peer_outstanding(f->peer), 0);
+    start_server(f);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->handled, 1); /* the expired one was never sent */
+}
+
+static void test_request_cancel(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_request *cancelled;
+    Bus__Fetch fetch = BUS__FETCH__INIT;
+    Bus__Envelope request = ENVELOPE(FETCH, fetch, &fetch);
+
+    start_server(f);
+    assert_int_equal(bus_request(f->peer, &request, BUS_FOREVER, on_answer, f, &cancelled), 0);
+    loop_until(f, f->kept);
+    cancelled = bus_request_cancel(cancelled);
+    assert_int_equal(bus_answer(TAKE_PTR(f->kept), STATUS_DONE), 0);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_sequence, 1);
+}
+
+static void on_room(void *userdata)
+{
+    struct fixture *f = userdata;
+
+    f->rooms++;
+}
+
+static void test_window(void **state)
+{
+    struct fixture *f = *state;
+
+    bus_peer_on_room(f->peer, on_room, f);
+    for (uint64_t i = 1; i <= BUS_WINDOW_MAX; i++)
+        assert_int_equal(send_append(f, i, BUS_FOREVER), 0);
+    assert_int_equal(send_append(f, 99, BUS_FOREVER), BUS_E_BUSY);
+    start_server(f);
+    loop_until(f, f->answered == BUS_WINDOW_MAX);
+    assert_int_equal(f->rooms, 1);
+    assert_int_equal(f->last_sequence, BUS_WINDOW_MAX);
+}
+
+static void test_request_too_large(void **state)
+{
+    struct fixture *f = *state;
+    Bus__Append append = BUS__APPEND__INIT;
+    Bus__Envelope request = ENVELOPE(APPEND, append, &append);
+
+    append.producer = xalloc0(BUS_MESSAGE_BYTES_MAX + 1);
+    memset(append.producer, 'x', BUS_MESSAGE_BYTES_MAX);
+    assert_int_equal(bus_request(f->peer, &request, BUS_FOREVER, on_answer, f, NULL), -EMSGSIZE);
+    free(append.producer);
+}
+
+static void test_peers_by_table(void **state)
+{
+    struct fixture *f = *state;
+
+    f->who = PEER_MQTT; /* known, but not in the row of Append */
+    start_server(f);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_status, STATUS_REFUSED);
+    assert_int_equal(f->handled, 0);
+    assert_int_equal(bus_counters(f->server)->refused, 1);
+}
+
+static void test_unknown_body(void **state)
+{
+    struct fixture *f = *state;
+    Bus__ClientsGet get = BUS__CLIENTS_GET__INIT;
+    Bus__Envelope request = ENVELOPE(CLIENTS_GET, clients_get, &get);
+
+    start_server(f);
+    assert_int_equal(bus_request(f->peer, &request, BUS_FOREVER, on_answer, f, NULL), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_status, STATUS_UNSUPPORTED);
+}
+
+static void test_stranger_is_cut_off(void **state)
+{
+    struct fixture *f = *state;
+
+    f->who = 0;
+    start_server(f);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, bus_counters(f->server)->refused >= 2); /* it dials again, and is refused again */
+    assert_int_equal(f->handled + f->answered, 0);
+    f->who = PEER_ROUTER;
+    loop_until(f, f->answered == 1);
+}
+
+static void test_announcements(void **state)
+{
+    struct fixture *f = *state;
+    Bus__ScopeChanged changed = BUS__SCOPE_CHANGED__INIT;
+    Bus__Envelope announcement = ENVELOPE(SCOPE_CHANGED, scope_changed, &changed);
+
+    assert_int_equal(bus_subscribe(f->client, "store", on_announce, f), 0);
+    start_server(f);
+    loop_until(f, f->connected == 1);
+    while (f->announced ==
+           0) { /* the publisher may see the subscriber a moment after the subscriber sees it */
+        assert_int_equal(bus_announce(f->server, &announcement), 0);
+        assert_true(sd_event_run(f->event, 1000) >= 0);
+    }
+    f->server = bus_free(f->server);
+    start_server(f);
+    loop_until(f, f->connected == 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_request_answered, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_waits_for_absent_peer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_resent_after_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_deadline, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_window, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_too_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_peers_by_table, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unknown_body, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stranger_is_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_announcements, setup, teardown),
+    };
+
+    log_init("test-bus");
+    log_set_level(LOG_ERR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
