@@ -18,7 +18,7 @@ struct tls_stream;
 struct tls_stream_ops {
     void (*on_ready)(struct tls_stream *stream, void *userdata);        /* the handshake is done */
     void (*on_readable)(struct tls_stream *stream, void *userdata);     /* tls_stream_read() until -EAGAIN or enough */
-    void (*on_writable)(struct tls_stream *stream, void *userdata);     /* after tls_stream_write() gave less than asked */
+    void (*on_writable)(struct tls_stream *stream, void *userdata);     /* all that had to wait for the socket is out */
     /* It is over: @error 0 is an orderly close, -errno the socket's; @reason says more (a TLS alert, a name mismatch, "peer
      * speaks no TLS"), borrowed. The owner frees the stream. */
     void (*on_closed)(struct tls_stream *stream, int error, const char *reason, void *userdata);
@@ -31,13 +31,19 @@ int tls_stream_new_take(sd_event *event, SSL_CTX *context, int fd, const char *s
 struct tls_stream *tls_stream_free(struct tls_stream *stream);
 DEFINE_FREEP(struct tls_stream, tls_stream_free)
 
-/* Bytes read, -EAGAIN, 0 at the orderly end. Other errors are reported through on_closed. */
+/* Another owner. What came in the meantime is told to it. @ops is borrowed for the life of the stream. */
+void tls_stream_set_ops(struct tls_stream *stream, const struct tls_stream_ops *ops, void *userdata);
+
+/* Bytes read (as many records as fit), -EAGAIN, 0 at the orderly end. After an error: -EAGAIN, and on_closed follows. */
 ssize_t tls_stream_read(struct tls_stream *stream, void *data, size_t len);
-/* Bytes taken (may be fewer than @len, 0 included: on_writable follows). */
+/* Bytes taken (may be fewer than @len, 0 included: on_writable follows, or on_closed). What is taken need not be kept. Takes
+ * nothing before on_ready. */
 ssize_t tls_stream_write(struct tls_stream *stream, const void *data, size_t len);
+/* Bytes taken that wait for the socket; bounded by one write. Who wants them to arrive waits for on_writable before freeing. */
+size_t tls_stream_pending(const struct tls_stream *stream);
 /* Backpressure: with reading paused nothing is read from the socket and on_readable is not called. */
 void tls_stream_pause(struct tls_stream *stream, bool paused);
-/* Sends close_notify, best effort. The owner frees the stream after. */
+/* Sends close_notify and closes the sending side once that is out. Reading goes on; the owner frees the stream. */
 void tls_stream_shutdown(struct tls_stream *stream);
 SSL *tls_stream_ssl(struct tls_stream *stream);         /* for facts: version, cipher, peer chain, SNI */
 int tls_stream_fd(const struct tls_stream *stream);
