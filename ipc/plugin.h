@@ -16,6 +16,7 @@
 #include "config.h"
 #include "log.h"
 #include "mem.h"
+#include "timer.h"
 
 struct plugin;
 
@@ -75,13 +76,6 @@ int plugin_add_timer(struct plugin *plugin, uint64_t usec_from_now, sd_event_tim
                      sd_event_source **ret);
 int plugin_add_post(struct plugin *plugin, sd_event_handler_t fn, void *userdata, sd_event_source **ret);
 int plugin_add_defer(struct plugin *plugin, sd_event_handler_t fn, void *userdata, sd_event_source **ret);
-int timer_rearm(sd_event_source *timer, uint64_t usec_from_now);        /* one shot */
-int timer_stop(sd_event_source *timer);
-
-uint64_t now_usec(void);                /* CLOCK_MONOTONIC */
-uint64_t boot_usec(void);               /* CLOCK_BOOTTIME: goes on while suspended */
-int64_t utc_sec(void);
-int64_t utc_msec(void);
 
 /* A number that the supervisor shows in its status; @name is a literal. */
 void plugin_stat(struct plugin *plugin, const char *name, uint64_t value);
