@@ -3,7 +3,7 @@
 add_library(brink_flags INTERFACE)
 target_compile_options(brink_flags INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wwrite-strings
-  -Wno-unused-parameter -fno-common)
+  -Wno-unused-parameter -Wno-missing-field-initializers -fno-common) # a field left out is zero, and meant
 target_compile_definitions(brink_flags INTERFACE _GNU_SOURCE BRINK_VERSION="${PROJECT_VERSION}")
 if(BRINK_WERROR)
   target_compile_options(brink_flags INTERFACE -Werror)
