@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +11,7 @@
 #include "buf.h"
 #include "log.h"
 #include "test-authority.h"
+#include "test-sockets.h"
 #include "tls-stream.h"
 
 enum { HANDSHAKE_USEC = 20 * 1000000, LOOP_USEC = 20 * 1000000 };
@@ -115,26 +115,12 @@ static void run_what_is_due(void)
 
 static void socket_pair(int fds[2])
 {
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    assert_true(test_socket_pair(fds));
 }
 
-/* A connected pair on the loopback: local sockets know no reset. */
 static void tcp_pair(int fds[2])
 {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(address);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
-    fds[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fds[1], (struct sockaddr *)&address, sizeof(address)), 0);
-    fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    assert_true(fds[0] >= 0);
-    assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
-    close(listener);
+    assert_true(test_tcp_pair(fds));
 }
 
 static void connect_ends(void (*pair)(int fds[2]))
@@ -599,12 +585,9 @@ static void test_close_abrupt(void **state)
 
 static void test_reset_is_seen_while_paused(void **state)
 {
-    static const struct linger now = { .l_onoff = 1 };
-
     connect_ends(tcp_pair);
     tls_stream_pause(server.stream, true);
-    assert_int_equal(
-        setsockopt(tls_stream_fd(client.stream), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    assert_true(test_close_resets(tls_stream_fd(client.stream)));
     client.stream = tls_stream_free(client.stream);
     RUN_UNTIL(server.closed);
     assert_int_equal(server.error, -ECONNRESET);
