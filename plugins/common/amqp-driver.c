@@ -138,18 +138,18 @@ static void driver_arm_close_wait(struct amqp_driver *d)
 
 /* ---- In ---- */
 
-/* Proton takes what its buffer holds; more only after its events were handled. */
+/* Proton's buffer grows to its largest frame, so there is room until the read side is closed. */
 static void driver_give(struct amqp_driver *d, struct span bytes)
 {
     if (amqp_frames_feed(&d->frames, bytes) != 0)
         pn_connection_driver_errorf(&d->pn, "amqp:resource-limit-exceeded",
                                     "too many deliveries begun");
     while (bytes.len > 0) {
-        pn_rwbytes_t room = pn_connection_driver_read_buffer_sized(&d->pn, bytes.len);
+        pn_rwbytes_t room = pn_connection_driver_read_buffer(&d->pn);
         size_t n = room.size < bytes.len ? room.size : bytes.len;
 
         if (n == 0)
-            return; /* the read side is closed: what follows a close is nobody's */
+            return; /* what follows a close is nobody's */
         memcpy(room.start, bytes.at, n);
         pn_connection_driver_read_done(&d->pn, n);
         bytes = span_of(bytes.at + n, bytes.len - n);
@@ -169,6 +169,8 @@ static void driver_take_sasl(struct amqp_driver *d, struct span bytes)
         return;
     d->sasl_over = true;
     driver_give(d, buf_span(&d->sasl.replay));
+    buf_done(&d->sasl.replay);
+    buf_done(&d->sasl.in);
     driver_give(d, bytes);
 }
 

@@ -175,6 +175,8 @@ static void head_fill(struct amqp_frames *f, struct span *in, uint32_t want)
 {
     uint32_t n = min_size(in->len, want - f->head_len);
 
+    if (n == 0)
+        return; /* @in may be nowhere */
     memcpy(f->head + f->head_len, in->at, n);
     f->head_len += n;
     eat(in, n);
