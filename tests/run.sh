@@ -130,8 +130,8 @@ fuzz() {
 }
 
 integration() {
-    (cd tests/integration && npm ci --no-audit --no-fund --loglevel=error) >"$logs/npm" 2>&1 ||
-        { cat "$logs/npm"; give_up "npm ci failed in tests/integration"; }
+    (cd tests && npm ci --no-audit --no-fund --loglevel=error) >"$logs/npm" 2>&1 ||
+        { cat "$logs/npm"; give_up "npm ci failed in tests"; }
     BRINK_BUILD=$PWD/build
     export BRINK_BUILD
     find tests/integration tests/fault -name '*.test.mjs' -not -path '*/node_modules/*' | sort >"$logs/files"
