@@ -1,0 +1,580 @@
+/*
+ * The control socket. Who is at the other end is known from the kernel: a pid of ours is that plugin, any other process of
+ * root or of brinkd's own user is the operator, and everybody else is turned away. What a peer says is gossip: it can cost
+ * the peer its connection, and nothing else.
+ */
+#include "supervisor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "running.h"
+
+enum {
+    PACKETS_TURN_MAX = 16,
+    CONNECTIONS_PENDING_MAX = 128,
+    STRANGER_LOG_USEC = 10 * 1000 * 1000,
+};
+
+struct connection {
+    struct connection *next;
+    struct supervisor *supervisor;
+    int fd;
+    sd_event_source *source;
+    pid_t pid;
+    struct unit *unit;          /* NULL: the operator */
+    bool greeted;               /* its Hello came */
+    bool roster_owed;           /* it did not read when one was sent */
+    Bus__CommandKind command;   /* UNSET, or what the operator waits for … */
+    struct unit *target;        /* … of whom … */
+    uint64_t generation_before; /* … who was then this */
+};
+
+static void connection_free(struct connection *c)
+{
+    struct connection **at = &c->supervisor->connections;
+
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    if (c->unit && c->unit->connection == c)
+        c->unit->connection = NULL;
+    sd_event_source_disable_unref(c->source);
+    close_fd(c->fd);
+    free(c);
+}
+
+/* Also those that have not said hello: what a dead process left in them must not be taken for its successor's words. */
+void unit_disconnect(struct unit *unit)
+{
+    struct connection *c = unit->supervisor->connections;
+
+    while (c) {
+        struct connection *next = c->next;
+
+        if (c->unit == unit)
+            connection_free(c);
+        c = next;
+    }
+}
+
+/* Rosters */
+
+static bool uid_is_listed(const Bus__Roster *roster, uint32_t uid)
+{
+    for (size_t i = 0; i < roster->n_uids; i++)
+        if (roster->uids[i] == uid)
+            return true;
+    return false;
+}
+
+static void roster_fill(const struct supervisor *s, Bus__Roster *roster, Bus__RosterEntry *entries)
+{
+    roster->uids[roster->n_uids++] = geteuid();
+    if (!uid_is_listed(roster, 0))
+        roster->uids[roster->n_uids++] = 0;
+    for (size_t i = 0; i < s->unit_count; i++) {
+        const struct unit *unit = s->units[i];
+        Bus__RosterEntry *entry = &entries[roster->n_entries];
+
+        if (!uid_is_listed(roster, unit->config.uid))
+            roster->uids[roster->n_uids++] = unit->config.uid;
+        if (!unit_is_running(unit))
+            continue;
+        bus__roster_entry__init(entry);
+        entry->pid = (uint64_t)unit->pid;
+        entry->role = unit->config.role;
+        entry->generation = unit->generation;
+        roster->entries[roster->n_entries++] = entry;
+    }
+}
+
+/* To @only, or to every plugin. */
+static void roster_send(struct supervisor *s, struct connection *only)
+{
+    _cleanup_(freep) uint32_t *uids = xnew_n(uint32_t, s->unit_count + 2);
+    _cleanup_(freep) Bus__RosterEntry *entries = xnew_n(Bus__RosterEntry, s->unit_count + 1);
+    _cleanup_(freep) Bus__RosterEntry **pointers = xnew_n(Bus__RosterEntry *, s->unit_count + 1);
+    Bus__Roster roster = BUS__ROSTER__INIT;
+    Bus__Control packet = CONTROL_INIT(ROSTER, roster, &roster);
+
+    roster.uids = uids;
+    roster.entries = pointers;
+    roster_fill(s, &roster, entries);
+    for (struct connection *c = s->connections; c; c = c->next) {
+        if (!c->greeted || (only && c != only))
+            continue;
+        /* One that does not read is hung and gets it when it reads again, or it is dead, which its pidfd says. */
+        c->roster_owed = control_send(c->fd, &packet, NULL, 0) < 0;
+    }
+}
+
+void supervisor_send_rosters(struct supervisor *s)
+{
+    roster_send(s, NULL);
+}
+
+bool unit_send_drain(struct unit *unit, uint64_t deadline_usec)
+{
+    Bus__Drain drain = BUS__DRAIN__INIT;
+    Bus__Control packet = CONTROL_INIT(DRAIN, drain, &drain);
+
+    drain.deadline_usec = deadline_usec;
+    return unit->connection && control_send(unit->connection->fd, &packet, NULL, 0) == 0;
+}
+
+/* What plugins say. A handler takes @packet or leaves it, and returns -errno when the connection is to end. */
+
+static void take_hello_sockets(struct connection *c, const Bus__Hello *hello, int *fds,
+                               unsigned fd_count)
+{
+    for (unsigned i = 0; i < fd_count && i < hello->n_socket_names; i++)
+        if (listen_sockets_give(&c->unit->config.sockets, hello->socket_names[i], fds[i], false))
+            fds[i] = -1;
+}
+
+static int on_hello(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+{
+    const Bus__Hello *hello = (*packet)->hello;
+    struct unit *unit = c->unit;
+
+    if (hello->generation != unit->generation) {
+        log_event(LOG_WARNING, 0, "a plugin says hello with a generation that is not its own",
+                  F_PLUGIN(unit->config.name), F_GENERATION(hello->generation));
+        return -EPROTO;
+    }
+    if (unit->connection && unit->connection != c)
+        connection_free(unit->connection); /* it is here again before its old one was seen closed */
+    unit->connection = c;
+    c->greeted = true;
+    free(unit->version);
+    unit->version = xstrdup(hello->version);
+    take_hello_sockets(c, hello, fds, fd_count);
+    roster_send(c->supervisor, c);
+    child_feed(&unit->child, CHILD_HELLO, NULL);
+    if (hello->ready)
+        child_feed(&unit->child, CHILD_SAID_READY, NULL);
+    return 0;
+}
+
+static int on_ready(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+{
+    child_feed(&c->unit->child, CHILD_SAID_READY, NULL);
+    return 0;
+}
+
+static int on_heartbeat(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+{
+    if (c->unit->heartbeat)
+        bus__control__free_unpacked(c->unit->heartbeat, NULL);
+    c->unit->heartbeat = TAKE_PTR(*packet);
+    child_feed(&c->unit->child, CHILD_HEARTBEAT, NULL);
+    return 0;
+}
+
+/* What the operator says */
+
+static Bus__ChildState state_shown(enum child_state state)
+{
+    static const Bus__ChildState shown[_CHILD_STATE_COUNT] = {
+        [CHILD_STOPPED] = BUS__CHILD_STATE__CHILD_STATE_STOPPED,
+        [CHILD_STARTING] = BUS__CHILD_STATE__CHILD_STATE_STARTING,
+        [CHILD_READY] = BUS__CHILD_STATE__CHILD_STATE_READY,
+        [CHILD_DRAINING] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
+        [CHILD_ABORTING] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
+        [CHILD_KILLED] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
+        [CHILD_BACKOFF] = BUS__CHILD_STATE__CHILD_STATE_BACKOFF,
+        [CHILD_FAILED] = BUS__CHILD_STATE__CHILD_STATE_FAILED,
+    };
+
+    return shown[state];
+}
+
+/* Why it is not running stands where a running one's own words stand. */
+static char *status_text(const struct unit *unit)
+{
+    if (unit->heartbeat && *unit->heartbeat->heartbeat->status)
+        return unit->heartbeat->heartbeat->status;
+    if (unit->child.state == CHILD_READY)
+        return (char *)"";
+    return (char *)unit->child.reason;
+}
+
+static void plugin_status_fill(const struct unit *unit, Bus__PluginStatus *out)
+{
+    bus__plugin_status__init(out);
+    out->name = unit->config.name;
+    out->role = unit->config.role;
+    out->exec = unit->config.exec;
+    out->state = state_shown(unit->child.state);
+    out->generation = unit->generation;
+    out->restarts = tally_deaths(&unit->supervisor->tally, unit->config.name);
+    out->status = status_text(unit);
+    if (!unit_is_running(unit))
+        return;
+    out->pid = (uint64_t)unit->pid;
+    out->uptime_sec = process_uptime_sec(unit->start_ticks);
+    out->pss_bytes = process_pss_bytes(unit->pid);
+    out->version = unit->version ?: (char *)"";
+    if (unit->heartbeat) {
+        out->n_stats = unit->heartbeat->heartbeat->n_stats;
+        out->stats = unit->heartbeat->heartbeat->stats;
+    }
+}
+
+static int on_status_get(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+{
+    struct supervisor *s = c->supervisor;
+    _cleanup_(freep) Bus__PluginStatus *plugins = xnew_n(Bus__PluginStatus, s->unit_count + 1);
+    _cleanup_(freep) Bus__PluginStatus **pointers = xnew_n(Bus__PluginStatus *, s->unit_count + 1);
+    Bus__SupervisorStatus status = BUS__SUPERVISOR_STATUS__INIT;
+    Bus__Control answer = CONTROL_INIT(STATUS, status, &status);
+    uint64_t start_ticks;
+
+    for (size_t i = 0; i < s->unit_count; i++) {
+        plugin_status_fill(s->units[i], &plugins[i]);
+        pointers[i] = &plugins[i];
+    }
+    status.plugins = pointers;
+    status.n_plugins = s->unit_count;
+    status.version = (char *)BRINK_VERSION;
+    status.pid = (uint64_t)getpid();
+    if (process_start_ticks(getpid(), &start_ticks) == 0)
+        status.uptime_sec = process_uptime_sec(start_ticks);
+    return control_send(c->fd, &answer, NULL, 0);
+}
+
+/* @error NULL: done. */
+static int command_answer(struct connection *c, const char *error)
+{
+    Bus__CommandResult result = BUS__COMMAND_RESULT__INIT;
+    Bus__Control answer = CONTROL_INIT(COMMAND_RESULT, command_result, &result);
+
+    c->command = BUS__COMMAND_KIND__COMMAND_KIND_UNSET;
+    result.done = !error;
+    result.error = (char *)(error ?: "");
+    return control_send(c->fd, &answer, NULL, 0);
+}
+
+/* Two plugins must not run under one role; one of them may be there switched off, to be started in place of the other. */
+static const struct unit *role_holder(const struct unit *unit)
+{
+    const struct supervisor *s = unit->supervisor;
+
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (s->units[i] != unit && s->units[i]->child.state != CHILD_STOPPED &&
+            strcmp(s->units[i]->config.role, unit->config.role) == 0)
+            return s->units[i];
+    return NULL;
+}
+
+/* NULL, or why the plugin cannot be started now. */
+static const char *start_check(struct unit *unit, struct config_error *error)
+{
+    const struct unit *holder = role_holder(unit);
+
+    if (holder) {
+        snprintf(error->text, sizeof(error->text), "role %s is filled by %s: stop that first",
+                 unit->config.role, holder->config.name);
+        return error->text;
+    }
+    return unit_reload(unit, error) == 0 ? NULL : error->text;
+}
+
+/* Feeds the child what was asked for. NULL, or why it cannot be. */
+static const char *command_begin(struct unit *unit, Bus__CommandKind kind,
+                                 struct config_error *error)
+{
+    static const char why[] = "asked by the operator";
+    const char *refusal = NULL;
+
+    switch (kind) {
+    case BUS__COMMAND_KIND__COMMAND_KIND_START:
+    case BUS__COMMAND_KIND__COMMAND_KIND_RESTART:
+        refusal = start_check(unit, error);
+        if (!refusal)
+            child_feed(&unit->child,
+                       kind == BUS__COMMAND_KIND__COMMAND_KIND_START ? CHILD_WANTED : CHILD_RESTART,
+                       why);
+        return refusal;
+    case BUS__COMMAND_KIND__COMMAND_KIND_STOP:
+        child_feed(&unit->child, CHILD_UNWANTED, why);
+        return NULL;
+    case BUS__COMMAND_KIND__COMMAND_KIND_KILL:
+        if (!unit_is_running(unit))
+            return "it is not running";
+        child_feed(&unit->child, CHILD_KILL, why);
+        return NULL;
+    default:
+        return "this brinkd does not know that command";
+    }
+}
+
+static int on_command(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+{
+    const Bus__Command *command = (*packet)->command;
+    struct supervisor *s = c->supervisor;
+    struct unit *unit = supervisor_find_name(s, command->plugin);
+    struct config_error error;
+    const char *refusal;
+
+    if (c->command != BUS__COMMAND_KIND__COMMAND_KIND_UNSET)
+        return -EPROTO; /* the answers could not be told apart */
+    if (!unit)
+        return command_answer(c, "no plugin of that name is configured");
+    if (s->stopping)
+        return command_answer(c, "brinkd is stopping");
+    log_event(LOG_INFO, 0, "command", F_PLUGIN(unit->config.name), F_NUM("kind", command->kind),
+              F_PID(c->pid));
+    c->generation_before = unit->generation;
+    refusal = command_begin(unit, command->kind, &error);
+    if (refusal)
+        return command_answer(c, refusal);
+    c->command = command->kind;
+    c->target = unit;
+    supervisor_turn(s);
+    return 0;
+}
+
+enum progress { GOING_ON, REACHED, NOT_REACHED };
+
+static enum progress start_progress(const struct connection *c)
+{
+    const struct unit *unit = c->target;
+    bool restarted = c->command != BUS__COMMAND_KIND__COMMAND_KIND_RESTART ||
+                     unit->generation != c->generation_before;
+
+    switch (unit->child.state) {
+    case CHILD_READY:
+        return restarted ? REACHED : GOING_ON;
+    case CHILD_STOPPED:
+    case CHILD_BACKOFF:
+    case CHILD_FAILED:
+        return NOT_REACHED;
+    default:
+        return GOING_ON;
+    }
+}
+
+static enum progress command_progress(const struct connection *c)
+{
+    const struct unit *unit = c->target;
+
+    switch (c->command) {
+    case BUS__COMMAND_KIND__COMMAND_KIND_STOP:
+        return unit->child.state == CHILD_STOPPED ? REACHED
+               : unit->child.wanted               ? NOT_REACHED
+                                                  : GOING_ON;
+    case BUS__COMMAND_KIND__COMMAND_KIND_KILL:
+        return unit_is_running(unit) && unit->generation == c->generation_before ? GOING_ON
+                                                                                 : REACHED;
+    default:
+        return start_progress(c);
+    }
+}
+
+void supervisor_answer_commands(struct supervisor *s)
+{
+    for (struct connection *c = s->connections; c; c = c->next) {
+        enum progress progress;
+
+        if (c->command == BUS__COMMAND_KIND__COMMAND_KIND_UNSET)
+            continue;
+        progress = command_progress(c);
+        if (progress == GOING_ON)
+            continue;
+        /* An operator who left does not want the answer, and is seen leaving by the loop. */
+        command_answer(c, progress == REACHED ? NULL : c->target->child.reason);
+    }
+}
+
+/* Who may say what */
+
+enum { FROM_PLUGIN = 1, FROM_OPERATOR = 2 };
+
+typedef int control_fn(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count);
+
+static const struct control_handler {
+    Bus__Control__BodyCase body;
+    unsigned peers;
+    control_fn *fn;
+} control_handlers[] = {
+    { BUS__CONTROL__BODY_HELLO, FROM_PLUGIN, on_hello },
+    { BUS__CONTROL__BODY_READY, FROM_PLUGIN, on_ready },
+    { BUS__CONTROL__BODY_HEARTBEAT, FROM_PLUGIN, on_heartbeat },
+    { BUS__CONTROL__BODY_STATUS_GET, FROM_OPERATOR, on_status_get },
+    { BUS__CONTROL__BODY_COMMAND, FROM_OPERATOR, on_command },
+};
+
+static void log_stranger(struct supervisor *s, int error, const char *reason, pid_t pid, uid_t uid)
+{
+    unsigned suppressed;
+
+    if (log_limit_pass(&s->stranger_limit, STRANGER_LOG_USEC, &suppressed))
+        log_event(LOG_WARNING, error, "a control connection is refused", F_REASON(reason),
+                  F_PID(pid), F_UID(uid), F_NUM("suppressed", suppressed));
+}
+
+static int connection_dispatch(struct connection *c, Bus__Control **packet, int *fds,
+                               unsigned fd_count)
+{
+    unsigned peer = c->unit ? FROM_PLUGIN : FROM_OPERATOR;
+
+    for (size_t i = 0; i < ELEMENTSOF(control_handlers); i++) {
+        const struct control_handler *handler = &control_handlers[i];
+
+        if (handler->body != (*packet)->body_case)
+            continue;
+        if (!(handler->peers & peer)) {
+            log_stranger(c->supervisor, 0,
+                         c->unit ? "a plugin gives orders"
+                                 : "a process that is no plugin speaks as one",
+                         c->pid, (uid_t)-1);
+            return -EPERM;
+        }
+        if (c->unit && !c->greeted && handler->fn != on_hello)
+            return -EPROTO;
+        return handler->fn(c, packet, fds, fd_count);
+    }
+    log_event(LOG_DEBUG, 0, "control packet of an unknown kind", F_PID(c->pid));
+    return 0; /* of a newer one; what is not known is not needed */
+}
+
+/* One packet. Negative: the connection is over, or -EAGAIN. */
+static int connection_take_packet(struct connection *c)
+{
+    Bus__Control *packet = NULL;
+    int fds[CONTROL_FDS_MAX];
+    unsigned fd_count = 0;
+    int r = control_receive(c->fd, &packet, fds, &fd_count);
+
+    if (r < 0)
+        return r;
+    if (!packet)
+        return -ECONNRESET;
+    r = connection_dispatch(c, &packet, fds, fd_count);
+    for (unsigned i = 0; i < fd_count; i++)
+        close_fd(fds[i]);
+    if (packet)
+        bus__control__free_unpacked(packet, NULL);
+    return r == -EAGAIN ? -ENOBUFS : r; /* an operator who asks and does not read */
+}
+
+static int connection_on_readable(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct connection *c = userdata;
+
+    for (unsigned n = 0; n < PACKETS_TURN_MAX; n++) {
+        int r = connection_take_packet(c);
+
+        if (r == -EAGAIN)
+            break;
+        if (r < 0) {
+            if (r != -ECONNRESET && r != -EPIPE)
+                log_stranger(c->supervisor, r, "it cannot be understood", c->pid, (uid_t)-1);
+            connection_free(c);
+            return 0;
+        }
+    }
+    if (c->roster_owed)
+        roster_send(c->supervisor, c);
+    return 0;
+}
+
+/* Accepting */
+
+static void connection_add_take(struct supervisor *s, int fd, pid_t pid)
+{
+    struct connection *c = xnew(struct connection);
+    int r;
+
+    *c = (struct connection){ .next = s->connections, .supervisor = s, .fd = fd, .pid = pid };
+    s->connections = c;
+    c->unit = supervisor_find_pid(s, pid);
+    r = sd_event_add_io(s->event, &c->source, fd, EPOLLIN, connection_on_readable, c);
+    if (r >= 0)
+        r = sd_event_source_set_exit_on_failure(c->source, true);
+    if (r >= 0)
+        r = sd_event_source_set_priority(c->source, SD_EVENT_PRIORITY_IMPORTANT);
+    if (r < 0) {
+        log_event(LOG_ERR, r, "cannot watch a control connection", F_PID(pid));
+        connection_free(c);
+    }
+}
+
+static int supervisor_on_accept(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct supervisor *s = userdata;
+    int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    pid_t pid;
+    uid_t uid;
+
+    if (peer < 0) {
+        if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+            log_stranger(s, errno, "cannot accept", 0, (uid_t)-1);
+        return 0;
+    }
+    if (control_peer(peer, &pid, &uid) < 0 ||
+        (uid != 0 && uid != geteuid() && !supervisor_find_pid(s, pid))) {
+        log_stranger(s, 0, "neither a plugin nor the operator", pid, uid);
+        close_fd(peer);
+        return 0;
+    }
+    connection_add_take(s, peer, pid);
+    return 0;
+}
+
+static int control_listen(const struct supervisor *s, int fd)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    bool shared = s->group != (gid_t)-1;
+
+    if (strlen(s->control_path) >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, s->control_path, strlen(s->control_path) + 1);
+    if (unlink(s->control_path) < 0 && errno != ENOENT)
+        return -errno;
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    if (shared && chown(s->control_path, (uid_t)-1, s->group) < 0)
+        return -errno;
+    if (chmod(s->control_path, shared ? 0660 : 0600) < 0)
+        return -errno;
+    return listen(fd, CONNECTIONS_PENDING_MAX) < 0 ? -errno : 0;
+}
+
+int supervisor_control_open(struct supervisor *s)
+{
+    int r;
+
+    s->control_path = xasprintf("%s/control.sock", s->appliance->run_dir);
+    s->control_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->control_fd < 0)
+        return -errno;
+    r = control_listen(s, s->control_fd);
+    if (r < 0) {
+        log_event(LOG_ERR, r, "cannot listen on the control socket", F_PATH(s->control_path));
+        return r;
+    }
+    r = sd_event_add_io(s->event, &s->control_source, s->control_fd, EPOLLIN, supervisor_on_accept,
+                        s);
+    if (r >= 0)
+        r = sd_event_source_set_exit_on_failure(s->control_source, true);
+    if (r >= 0)
+        r = sd_event_source_set_priority(s->control_source, SD_EVENT_PRIORITY_IMPORTANT);
+    return r < 0 ? r : 0;
+}
+
+void supervisor_control_close(struct supervisor *s)
+{
+    while (s->connections)
+        connection_free(s->connections);
+    s->control_source = sd_event_source_disable_unref(s->control_source);
+    if (s->control_fd >= 0)
+        unlink(s->control_path);
+    s->control_fd = close_fd(s->control_fd);
+}

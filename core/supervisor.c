@@ -1,0 +1,870 @@
+/*
+ * Processes and time. Every handler only feeds an event to a child's state table; what follows from it for others (the tally
+ * and the state on disk, rosters, gates, answers to the operator, the next stage of a stop) is settled once, at the end of the
+ * turn, in one place. So handlers never meet each other half-way, and starting ten plugins costs one fsync.
+ */
+#include "supervisor.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "child-spawn.h"
+#include "file.h"
+#include "running.h"
+#include "timer.h"
+
+enum {
+    MISSED_HEARTBEATS = 5,
+    TIMER_ACCURACY_USEC = 1000,
+    SETTLE_GRACE_USEC = 1000 * 1000,
+    STOP_GRACE_USEC = 10 * 1000 * 1000,
+};
+
+/* What a plugin wrote before it fell silent is read before its silence is judged: a supervisor that was itself stopped for a
+ * while must not kill those who spoke meanwhile. Control connections are IMPORTANT, exits and signals NORMAL. */
+enum { PRIORITY_TURN = SD_EVENT_PRIORITY_NORMAL + 10, PRIORITY_TIMER = SD_EVENT_PRIORITY_IDLE };
+
+static struct unit *unit_of(struct child *child)
+{
+    return CONTAINER_OF(child, struct unit, child);
+}
+
+bool unit_is_running(const struct unit *unit)
+{
+    return unit->pid > 0;
+}
+
+struct unit *supervisor_find_pid(struct supervisor *s, pid_t pid)
+{
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (s->units[i]->pid == pid)
+            return s->units[i];
+    return NULL;
+}
+
+struct unit *supervisor_find_name(struct supervisor *s, const char *name)
+{
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (strcmp(s->units[i]->config.name, name) == 0)
+            return s->units[i];
+    return NULL;
+}
+
+void supervisor_turn(struct supervisor *s)
+{
+    sd_event_source_set_enabled(s->turn_source, SD_EVENT_ONESHOT);
+}
+
+/* Better dead than deaf: whoever restarts the supervisor finds the plugins running. */
+static int keep_or_exit(int r, sd_event_source *source, int64_t priority)
+{
+    if (r >= 0)
+        r = sd_event_source_set_exit_on_failure(source, true);
+    if (r >= 0)
+        r = sd_event_source_set_priority(source, priority);
+    return r < 0 ? r : 0;
+}
+
+/* The end of a process */
+
+static void describe_end(const siginfo_t *how, char *text, size_t size)
+{
+    if (how->si_code == CLD_EXITED)
+        snprintf(text, size, "exited with status %d", how->si_status);
+    else if (how->si_code == CLD_KILLED || how->si_code == CLD_DUMPED)
+        snprintf(text, size, "killed by SIG%s%s", sigabbrev_np(how->si_status) ?: "?",
+                 how->si_code == CLD_DUMPED ? ", core dumped" : "");
+    else
+        snprintf(text, size, "gone; it was no child of this supervisor, how is not known");
+}
+
+/* What the end means: REFUSED is one that an operator must mend. */
+static enum child_event judge_end(const struct unit *unit, const siginfo_t *how, char *text,
+                                  size_t size)
+{
+    struct spawn_failure failure;
+
+    if (unit->gate >= 0 && spawn_failed(unit->gate, &failure)) {
+        snprintf(text, size, "%s: %s: %s", unit->config.exec, spawn_step_name(failure.step),
+                 strerror(failure.error));
+        return spawn_failure_is_lasting(&failure) ? CHILD_REFUSED : CHILD_EXITED;
+    }
+    if (how->si_code == CLD_EXITED && how->si_status == EX_CONFIG) {
+        snprintf(text, size, "it refuses its settings in %s", unit->config.path);
+        return CHILD_REFUSED;
+    }
+    describe_end(how, text, size);
+    return CHILD_EXITED;
+}
+
+/* All that belonged to the process goes with it. */
+static void unit_forget_process(struct unit *unit)
+{
+    unit_disconnect(unit);
+    unit->exit_source = sd_event_source_disable_unref(unit->exit_source);
+    unit->pidfd = close_fd(unit->pidfd);
+    unit->gate = close_fd(unit->gate);
+    unit->pid = 0;
+    unit->released = false;
+    free(TAKE_PTR(unit->version));
+    if (unit->heartbeat)
+        bus__control__free_unpacked(TAKE_PTR(unit->heartbeat), NULL);
+}
+
+static void unit_on_end(struct unit *unit, const siginfo_t *how)
+{
+    struct supervisor *s = unit->supervisor;
+    char text[sizeof(unit->child.reason)];
+    enum child_event event = judge_end(unit, how, text, sizeof(text));
+
+    if (unit->child.asked) {
+        log_event(LOG_INFO, 0, "plugin ended", F_PLUGIN(unit->config.name), F_PID(unit->pid),
+                  F_GENERATION(unit->generation), F_REASON(text));
+    } else {
+        log_event(LOG_WARNING, 0, "plugin died", F_PLUGIN(unit->config.name), F_PID(unit->pid),
+                  F_GENERATION(unit->generation), F_REASON(text));
+        tally_add_death(&s->tally, unit->config.name, utc_sec(), text);
+    }
+    unit_forget_process(unit);
+    s->processes_changed = true;
+    child_feed(&unit->child, event, text);
+    supervisor_turn(s);
+}
+
+static int unit_on_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct unit *unit = userdata;
+    siginfo_t how = {};
+
+    /* One that was adopted is somebody else's to reap: ECHILD, and @how stays empty. */
+    if (waitid(P_PIDFD, (id_t)fd, &how, WEXITED | WNOHANG) == 0 && how.si_pid == 0)
+        return 0;
+    unit_on_end(unit, &how);
+    return 0;
+}
+
+/* Orphans of plugins come to the subreaper; nobody else takes them off the process table. */
+static int supervisor_on_sigchld(sd_event_source *source, const struct signalfd_siginfo *info,
+                                 void *userdata)
+{
+    struct supervisor *s = userdata;
+
+    for (;;) {
+        siginfo_t how = {};
+        struct unit *unit;
+
+        if (waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) < 0 || how.si_pid == 0)
+            return 0;
+        unit = supervisor_find_pid(s, how.si_pid);
+        if (waitid(P_PID, (id_t)how.si_pid, &how, WEXITED | WNOHANG) < 0)
+            return -errno;
+        if (unit)
+            unit_on_end(unit, &how);
+    }
+}
+
+/* What children's state tables ask for */
+
+static int unit_watch(struct unit *unit, int pidfd)
+{
+    int r;
+
+    unit->pidfd = pidfd;
+    r = sd_event_add_io(unit->supervisor->event, &unit->exit_source, pidfd, EPOLLIN, unit_on_exit,
+                        unit);
+    return keep_or_exit(r, unit->exit_source, SD_EVENT_PRIORITY_NORMAL);
+}
+
+/* What it is to find when it runs. On failure the child's reason says which part failed. */
+static int unit_prepare(struct unit *unit)
+{
+    const struct supervisor *s = unit->supervisor;
+    struct child_config *config = &unit->config;
+    _cleanup_(freep) char *folder = xasprintf("%s/%s", s->appliance->state_dir, config->name);
+    const struct listen_socket *failed = NULL;
+    int r;
+
+    r = folder_ensure(folder, 0700, config->uid, config->gid);
+    if (r < 0) {
+        snprintf(unit->child.reason, sizeof(unit->child.reason), "%s: %s", folder, strerror(-r));
+        return r;
+    }
+    r = listen_sockets_open(&config->sockets, s->group, &failed);
+    if (r < 0)
+        snprintf(unit->child.reason, sizeof(unit->child.reason), "cannot listen on %s: %s",
+                 failed->listen, strerror(-r));
+    return r;
+}
+
+static int unit_spawn(struct child *child)
+{
+    struct unit *unit = unit_of(child);
+    struct supervisor *s = unit->supervisor;
+    struct spawn spawn = { .appliance = s->appliance, .config = &unit->config, .group = s->group };
+    int r, pidfd;
+
+    r = unit_prepare(unit);
+    if (r < 0)
+        return r;
+    spawn.generation = tally_next_generation(&s->tally, unit->config.name);
+    r = spawn_start(&spawn, &unit->pid, &pidfd, &unit->gate);
+    if (r < 0) {
+        snprintf(child->reason, sizeof(child->reason), "cannot make a process: %s", strerror(-r));
+        return r;
+    }
+    unit->generation = spawn.generation;
+    /* A child that is not reaped has an entry in /proc; without a start time it would just not be adopted. */
+    if (process_start_ticks(unit->pid, &unit->start_ticks) < 0)
+        unit->start_ticks = 0;
+    r = unit_watch(unit, pidfd);
+    if (r < 0) {
+        snprintf(child->reason, sizeof(child->reason), "cannot be watched: %s", strerror(-r));
+        unit_forget_process(unit); /* the gate closes, the process ends, SIGCHLD reaps it */
+        return r;
+    }
+    s->roster_changed = s->processes_changed = true;
+    supervisor_turn(s);
+    return 0;
+}
+
+static void unit_signal(struct child *child, int signal_number)
+{
+    struct unit *unit = unit_of(child);
+
+    if (pidfd_send_signal(unit->pidfd, signal_number, NULL, 0) < 0 && errno != ESRCH)
+        log_event(LOG_ERR, errno, "cannot send a signal", F_PLUGIN(child->name),
+                  F_NUM("signal", signal_number));
+}
+
+static void unit_drain(struct child *child, uint64_t deadline_usec)
+{
+    if (!unit_send_drain(unit_of(child), deadline_usec))
+        unit_signal(child, SIGTERM);
+}
+
+static void unit_set_timer(struct child *child, uint64_t usec_from_now)
+{
+    sd_event_source *timer = unit_of(child)->timer;
+    int r = usec_from_now > 0 ? timer_rearm(timer, usec_from_now) : timer_stop(timer);
+
+    assert(r == 0);
+}
+
+static void unit_on_change(struct child *child)
+{
+    struct unit *unit = unit_of(child);
+
+    /* While it restarts, its clients wait in the backlog; while it is stopped, they are better refused. */
+    if (child->state == CHILD_STOPPED)
+        listen_sockets_close(&unit->config.sockets);
+    supervisor_turn(unit->supervisor);
+}
+
+static uint64_t unit_now(struct child *child)
+{
+    return now_usec();
+}
+
+static uint32_t unit_random(struct child *child)
+{
+    uint32_t value = 0;
+
+    if (getrandom(&value, sizeof(value), GRND_NONBLOCK) < 0)
+        return (uint32_t)now_usec(); /* jitter need not be good */
+    return value;
+}
+
+static const struct child_ops unit_child_ops = {
+    .spawn = unit_spawn,
+    .drain = unit_drain,
+    .signal = unit_signal,
+    .set_timer = unit_set_timer,
+    .changed = unit_on_change,
+    .now = unit_now,
+    .random = unit_random,
+};
+
+static int unit_on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct unit *unit = userdata;
+
+    child_feed(&unit->child, CHILD_TIMEOUT, NULL);
+    return 0;
+}
+
+/* Units */
+
+static struct child_timing timing_of(const struct child_config *config)
+{
+    return (struct child_timing){
+        .ready_usec = config->ready_timeout_usec,
+        .hang_usec = config->heartbeat_usec * MISSED_HEARTBEATS,
+        .drain_usec = config->drain_timeout_usec,
+    };
+}
+
+static struct unit *unit_free(struct unit *unit)
+{
+    unit_forget_process(unit);
+    sd_event_source_disable_unref(unit->timer);
+    child_config_done(&unit->config);
+    free(unit);
+    return NULL;
+}
+
+/* Moves the config in. */
+static int unit_add(struct supervisor *s, struct child_config *config)
+{
+    struct unit *unit = xnew(struct unit);
+    struct child_timing timing = timing_of(config);
+    int r;
+
+    unit->supervisor = s;
+    unit->pidfd = unit->gate = -1;
+    unit->config = *config;
+    *config = (struct child_config){};
+    spawn_cap_limits(&unit->config);
+    child_init(&unit->child, unit->config.name, &timing, &unit_child_ops);
+    s->units[s->unit_count++] = unit;
+    r = sd_event_add_time(s->event, &unit->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
+                          unit_on_timer, unit);
+    r = keep_or_exit(r, unit->timer, PRIORITY_TIMER);
+    return r < 0 ? r : timer_stop(unit->timer);
+}
+
+static bool sockets_are_same(const struct listen_sockets *a, const struct listen_sockets *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++)
+        if (strcmp(a->sockets[i].name, b->sockets[i].name) != 0 ||
+            strcmp(a->sockets[i].listen, b->sockets[i].listen) != 0)
+            return false;
+    return true;
+}
+
+int unit_reload(struct unit *unit, struct config_error *ret_error)
+{
+    struct child_config *old = &unit->config, new;
+    struct listen_sockets sockets;
+    int r;
+
+    r = child_config_load(old->path, unit->supervisor->appliance, NULL, &new, ret_error);
+    if (r != 0)
+        return r;
+    if (strcmp(new.role, old->role) != 0 || strcmp(new.user, old->user) != 0 ||
+        !sockets_are_same(&new.sockets, &old->sockets)) {
+        snprintf(ret_error->text, sizeof(ret_error->text),
+                 "%s.yaml: role, user and sockets: expected what brinkd started with; a change of "
+                 "these takes a restart of brinkd",
+                 new.name);
+        child_config_done(&new);
+        return CONFIG_E_INVALID;
+    }
+    sockets = new.sockets; /* the open ones stay */
+    new.sockets = old->sockets;
+    old->sockets = sockets;
+    spawn_cap_limits(&new);
+    child_config_done(old);
+    *old = new;
+    unit->child.name = unit->config.name;
+    unit->child.timing = timing_of(&unit->config);
+    return 0;
+}
+
+/* Adoption */
+
+static void adopt(const struct running *running, void *userdata)
+{
+    struct supervisor *s = userdata;
+    struct unit *unit = supervisor_find_name(s, running->name);
+    int pidfd = process_open(running->pid, running->start_ticks);
+
+    if (pidfd < 0)
+        return; /* it died meanwhile, and is started like any other */
+    if (!unit || !unit->config.enabled || unit_is_running(unit)) {
+        log_event(LOG_WARNING, 0, "a plugin that is not configured any more is killed",
+                  F_PLUGIN(running->name), F_PID(running->pid));
+        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+        close_fd(pidfd);
+        return;
+    }
+    unit->pid = running->pid;
+    unit->start_ticks = running->start_ticks;
+    unit->generation = running->generation;
+    tally_saw_generation(&s->tally, running->name, running->generation);
+    if (unit_watch(unit, pidfd) < 0) {
+        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+        unit_forget_process(unit);
+        return;
+    }
+    log_event(LOG_INFO, 0, "plugin adopted", F_PLUGIN(running->name), F_PID(running->pid),
+              F_GENERATION(running->generation));
+    child_feed(&unit->child, CHILD_ADOPTED, NULL);
+}
+
+static void save_running(struct supervisor *s)
+{
+    _cleanup_(buf_done) struct buf text = {};
+    int r;
+
+    for (size_t i = 0; i < s->unit_count; i++) {
+        const struct unit *unit = s->units[i];
+
+        if (unit_is_running(unit))
+            running_append(&text, unit->config.name, unit->pid, unit->start_ticks,
+                           unit->generation);
+    }
+    r = file_replace(s->state_path, buf_span(&text), false);
+    if (r < 0)
+        log_event(LOG_ERR, r, "cannot write which plugins run: a new brinkd would not find them",
+                  F_PATH(s->state_path));
+}
+
+/* Descriptors from systemd, named NAME or PLUGIN.NAME. Each goes to the first socket of that name that has none. */
+static void take_systemd_sockets(struct supervisor *s)
+{
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(true, &names);
+
+    for (int i = 0; i < n; i++) {
+        const char *dot = strchr(names[i], '.');
+        bool taken = false;
+
+        for (size_t u = 0; u < s->unit_count && !taken; u++) {
+            struct unit *unit = s->units[u];
+            size_t prefix = strlen(unit->config.name);
+            bool is_qualified = dot && (size_t)(dot - names[i]) == prefix &&
+                                strncmp(names[i], unit->config.name, prefix) == 0;
+
+            taken = listen_sockets_give(&unit->config.sockets, is_qualified ? dot + 1 : names[i],
+                                        SD_LISTEN_FDS_START + i, true);
+        }
+        if (!taken) {
+            log_event(LOG_WARNING, 0, "a socket from systemd that no plugin asks for is closed",
+                      F_STR("name", names[i]));
+            close(SD_LISTEN_FDS_START + i);
+        }
+        free(names[i]);
+    }
+    free(names);
+}
+
+/* Telling systemd */
+
+static void supervisor_notify(struct supervisor *s)
+{
+    const struct unit *waiting = NULL;
+    unsigned wanted = 0, ready = 0;
+
+    for (size_t i = 0; i < s->unit_count; i++) {
+        const struct unit *unit = s->units[i];
+
+        wanted += unit->child.wanted;
+        ready += unit->child.state == CHILD_READY;
+        if (unit->child.wanted && unit->child.state != CHILD_READY)
+            waiting = unit;
+    }
+    if (s->stopping)
+        return;
+    if (waiting)
+        sd_notifyf(0, "STATUS=%u of %u plugins ready; %s is %s", ready, wanted,
+                   waiting->config.name, child_state_name(waiting->child.state));
+    else
+        sd_notifyf(0, "STATUS=%u of %u plugins ready", ready, wanted);
+    if (waiting || s->ready_told)
+        return;
+    log_event(LOG_INFO, 0, "ready", F_COUNT(ready));
+    sd_notify(0, "READY=1");
+    s->ready_told = true;
+}
+
+/* One plugin that does not come up must not make systemd think that nothing did, and restart the others with it. */
+static int supervisor_on_settle(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct supervisor *s = userdata;
+
+    if (s->ready_told)
+        return 0;
+    log_event(LOG_WARNING, 0, "not every plugin became ready in time, going on with the others");
+    sd_notify(0, "READY=1");
+    s->ready_told = true;
+    return 0;
+}
+
+/* Stopping */
+
+/* Those that take clients in go first, so that the others can finish what was taken in. False: the stage is not over. */
+static bool stop_stage(struct supervisor *s, bool with_sockets)
+{
+    bool over = true;
+
+    for (size_t i = 0; i < s->unit_count; i++) {
+        struct unit *unit = s->units[i];
+
+        if ((unit->config.sockets.count > 0) != with_sockets)
+            continue;
+        if (unit->child.wanted)
+            child_feed(&unit->child, CHILD_UNWANTED, "brinkd stops");
+        over = over && unit->child.state == CHILD_STOPPED;
+    }
+    return over;
+}
+
+static uint64_t stop_deadline_usec(const struct supervisor *s)
+{
+    uint64_t longest[2] = {};
+
+    for (size_t i = 0; i < s->unit_count; i++) {
+        const struct child_config *config = &s->units[i]->config;
+        uint64_t *stage = &longest[config->sockets.count > 0];
+
+        if (*stage < config->drain_timeout_usec)
+            *stage = config->drain_timeout_usec;
+    }
+    return longest[0] + longest[1] + STOP_GRACE_USEC;
+}
+
+static int supervisor_on_stop_deadline(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct supervisor *s = userdata;
+
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (unit_is_running(s->units[i]))
+            log_event(LOG_ERR, 0, "plugin is left behind: nothing ends it",
+                      F_PLUGIN(s->units[i]->config.name), F_PID(s->units[i]->pid));
+    return sd_event_exit(s->event, -ETIMEDOUT);
+}
+
+static int supervisor_stop(struct supervisor *s)
+{
+    int r;
+
+    log_event(LOG_INFO, 0, "stopping");
+    sd_notify(0, "STOPPING=1\nSTATUS=stopping");
+    s->stopping = true;
+    r = sd_event_add_time_relative(s->event, &s->stop_timer, CLOCK_MONOTONIC, stop_deadline_usec(s),
+                                   0, supervisor_on_stop_deadline, s);
+    supervisor_turn(s);
+    return keep_or_exit(r, s->stop_timer, PRIORITY_TIMER);
+}
+
+/* Once: in order. Twice: at once. */
+static int supervisor_on_sigterm(sd_event_source *source, const struct signalfd_siginfo *info,
+                                 void *userdata)
+{
+    struct supervisor *s = userdata;
+
+    if (!s->stopping)
+        return supervisor_stop(s);
+    log_event(LOG_WARNING, 0, "asked again to stop: plugins are killed");
+    for (size_t i = 0; i < s->unit_count; i++) {
+        struct child *child = &s->units[i]->child;
+
+        child_feed(child, CHILD_UNWANTED, "brinkd stops");
+        child_feed(child, CHILD_KILL, "brinkd stops at once");
+    }
+    return 0;
+}
+
+static int supervisor_on_sighup(sd_event_source *source, const struct signalfd_siginfo *info,
+                                void *userdata)
+{
+    log_event(LOG_INFO, 0,
+              "SIGHUP changes nothing: a plugin's file is read when the plugin is restarted, "
+              "brink.yaml when brinkd is");
+    return 0;
+}
+
+/* The end of a turn */
+
+static void open_gates(struct supervisor *s)
+{
+    for (size_t i = 0; i < s->unit_count; i++) {
+        struct unit *unit = s->units[i];
+
+        if (unit->gate < 0 || unit->released)
+            continue;
+        spawn_release(unit->gate);
+        unit->released = true;
+    }
+}
+
+/* The order matters: a generation is on disk and a pid is known to the next supervisor and to every plugin before the
+ * process that has it may run. */
+static int supervisor_on_turn(sd_event_source *source, void *userdata)
+{
+    struct supervisor *s = userdata;
+    int r = tally_save(&s->tally);
+
+    if (r < 0)
+        log_event(LOG_ERR, r, "cannot write the tally", F_PATH(s->tally.path));
+    if (s->processes_changed)
+        save_running(s);
+    if (s->roster_changed)
+        supervisor_send_rosters(s);
+    s->processes_changed = s->roster_changed = false;
+    open_gates(s);
+    supervisor_answer_commands(s);
+    supervisor_notify(s);
+    if (s->stopping && stop_stage(s, true) && stop_stage(s, false))
+        return sd_event_exit(s->event, 0);
+    return 0;
+}
+
+/* Beginning */
+
+static int supervisor_lock(struct supervisor *s)
+{
+    _cleanup_(freep) char *path = xasprintf("%s/brinkd.lock", s->appliance->run_dir);
+    char holder[32] = "";
+
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock_fd < 0)
+        return -errno;
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return -errno;
+        if (pread(s->lock_fd, holder, sizeof(holder) - 1, 0) < 0)
+            return -errno;
+        log_event(LOG_ERR, 0, "another brinkd is at work in this run_dir",
+                  F_PATH(s->appliance->run_dir), F_STR("pid", holder));
+        return -EBUSY;
+    }
+    if (ftruncate(s->lock_fd, 0) < 0 || dprintf(s->lock_fd, "%d", getpid()) < 0)
+        return -errno;
+    return 0;
+}
+
+static int make_folder(const char *parent, const char *name, mode_t mode, gid_t group)
+{
+    _cleanup_(freep) char *path = xasprintf("%s/%s", parent, name);
+    int r = folder_ensure(path, mode, (uid_t)-1, group);
+
+    if (r < 0)
+        log_event(LOG_ERR, r, "cannot make a folder", F_PATH(path));
+    return r;
+}
+
+/* One that is there stays as whoever made it wanted it, unless plugins of other users could not get in. */
+static int make_top_folder(const char *path, mode_t mode, gid_t group)
+{
+    bool shared = group != (gid_t)-1;
+    struct stat st;
+    int r = 0;
+
+    if (stat(path, &st) < 0 ||
+        (shared && !(st.st_mode & S_IXOTH) && (st.st_gid != group || !(st.st_mode & S_IXGRP))))
+        r = folder_ensure(path, mode, (uid_t)-1, group);
+    if (r < 0)
+        log_event(LOG_ERR, r, "cannot make a folder", F_PATH(path));
+    return r;
+}
+
+/* Sockets that plugins make in bus/ belong to its group (the set-group-id bit): else one user's could not be used by another. */
+static int supervisor_make_folders(const struct supervisor *s)
+{
+    const struct appliance *a = s->appliance;
+    bool shared = s->group != (gid_t)-1;
+    int r;
+
+    r = make_top_folder(a->run_dir, 0750, s->group);
+    if (r == 0)
+        r = make_top_folder(a->state_dir, 0750, s->group);
+    if (r == 0)
+        r = make_folder(a->run_dir, "bus", shared ? 02770 : 0700, s->group);
+    if (r == 0)
+        r = make_folder(a->run_dir, "streams", 0750, s->group);
+    if (r == 0)
+        r = make_folder(a->state_dir, "brinkd", 0700, (gid_t)-1);
+    return r;
+}
+
+static int add_signal(struct supervisor *s, sd_event_source **ret, int number,
+                      sd_event_signal_handler_t handler, int64_t priority)
+{
+    sigset_t set;
+    int r;
+
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    r = sd_event_add_signal(s->event, ret, number, handler, s);
+    return keep_or_exit(r, *ret, priority);
+}
+
+static int supervisor_add_sources(struct supervisor *s)
+{
+    int r;
+
+    r = add_signal(s, &s->sigterm_source, SIGTERM, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL);
+    if (r < 0)
+        return r;
+    r = add_signal(s, &s->sigint_source, SIGINT, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL);
+    if (r < 0)
+        return r;
+    r = add_signal(s, &s->sighup_source, SIGHUP, supervisor_on_sighup, SD_EVENT_PRIORITY_NORMAL);
+    if (r < 0)
+        return r;
+    /* After the pidfds: most ends are seen there. */
+    r = add_signal(s, &s->sigchld_source, SIGCHLD, supervisor_on_sigchld,
+                   SD_EVENT_PRIORITY_NORMAL + 1);
+    if (r < 0)
+        return r;
+    r = sd_event_add_defer(s->event, &s->turn_source, supervisor_on_turn, s);
+    r = keep_or_exit(r, s->turn_source, PRIORITY_TURN);
+    if (r < 0)
+        return r;
+    return sd_event_source_set_enabled(s->turn_source, SD_EVENT_OFF);
+}
+
+static gid_t group_of(const struct child_configs *configs)
+{
+    for (size_t i = 0; i < configs->count; i++)
+        if (configs->entries[i].uid != geteuid())
+            return configs->entries[i].gid;
+    return (gid_t)-1;
+}
+
+/* What is on disk and in the kernel: folders, the lock, the tally. */
+static int supervisor_settle_in(struct supervisor *s)
+{
+    _cleanup_(freep) char *tally_path = xasprintf("%s/brinkd/tally", s->appliance->state_dir);
+    int r;
+
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        return -errno;
+    r = supervisor_make_folders(s);
+    if (r < 0)
+        return r;
+    r = supervisor_lock(s);
+    if (r < 0)
+        return r;
+    s->state_path = xasprintf("%s/brinkd.state", s->appliance->run_dir);
+    r = tally_load(tally_path, &s->tally);
+    if (r < 0)
+        log_event(LOG_ERR, r, "cannot read the tally", F_PATH(tally_path));
+    return r;
+}
+
+static int supervisor_add_units(struct supervisor *s, struct child_configs *configs)
+{
+    s->units = xnew_n(struct unit *, configs->count + 1);
+    for (size_t i = 0; i < configs->count; i++) {
+        int r = unit_add(s, &configs->entries[i]);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int supervisor_begin(struct supervisor *s, struct child_configs *configs)
+{
+    int r;
+
+    r = sd_event_default(&s->event);
+    if (r < 0)
+        return r;
+    r = sd_event_set_watchdog(s->event, true);
+    if (r < 0)
+        return r;
+    r = supervisor_settle_in(s);
+    if (r < 0)
+        return r;
+    r = supervisor_add_sources(s);
+    if (r < 0)
+        return r;
+    r = supervisor_add_units(s, configs);
+    if (r < 0)
+        return r;
+    take_systemd_sockets(s);
+    r = running_each(s->state_path, adopt, s);
+    if (r < 0)
+        return r;
+    return supervisor_control_open(s);
+}
+
+int supervisor_new_take(const struct appliance *appliance, struct child_configs *configs,
+                        struct supervisor **ret)
+{
+    _cleanup_(supervisor_freep) struct supervisor *s = xnew(struct supervisor);
+    int r;
+
+    s->appliance = appliance;
+    s->lock_fd = s->control_fd = -1;
+    s->group = group_of(configs);
+    r = supervisor_begin(s, configs);
+    child_configs_done(configs);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+static uint64_t settle_usec(const struct supervisor *s)
+{
+    uint64_t longest = 0;
+
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (longest < s->units[i]->config.ready_timeout_usec)
+            longest = s->units[i]->config.ready_timeout_usec;
+    return longest + SETTLE_GRACE_USEC;
+}
+
+int supervisor_run(struct supervisor *s)
+{
+    int r;
+
+    r = sd_event_add_time_relative(s->event, &s->settle_timer, CLOCK_MONOTONIC, settle_usec(s), 0,
+                                   supervisor_on_settle, s);
+    r = keep_or_exit(r, s->settle_timer, PRIORITY_TIMER);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (s->units[i]->config.enabled && !unit_is_running(s->units[i]))
+            child_feed(&s->units[i]->child, CHILD_WANTED, NULL);
+    supervisor_turn(s);
+    r = sd_event_loop(s->event);
+    if (r >= 0)
+        unlink(s->state_path); /* nothing runs that could be adopted */
+    return r;
+}
+
+struct supervisor *supervisor_free(struct supervisor *s)
+{
+    if (!s)
+        return NULL;
+    supervisor_control_close(s);
+    for (size_t i = 0; i < s->unit_count; i++)
+        unit_free(s->units[i]);
+    free(s->units);
+    sd_event_source_disable_unref(s->settle_timer);
+    sd_event_source_disable_unref(s->stop_timer);
+    sd_event_source_disable_unref(s->turn_source);
+    sd_event_source_disable_unref(s->sigchld_source);
+    sd_event_source_disable_unref(s->sighup_source);
+    sd_event_source_disable_unref(s->sigint_source);
+    sd_event_source_disable_unref(s->sigterm_source);
+    sd_event_unref(s->event);
+    tally_done(&s->tally);
+    close_fd(s->lock_fd);
+    free(s->state_path);
+    free(s->control_path);
+    free(s);
+    return NULL;
+}
