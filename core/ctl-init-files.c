@@ -109,11 +109,10 @@ const struct init_file init_files[] = {
 
 static const char *variable_value(const struct init_variable *variables, struct span name)
 {
-    for (; variables->name; variables++)
-        if (span_equal(span_str(variables->name), name))
-            return variables->value;
-    assert(!"a template names a variable that does not exist");
-    return NULL;
+    while (variables->name && !span_equal(span_str(variables->name), name))
+        variables++;
+    assert(variables->name); /* the templates are ours */
+    return variables->value;
 }
 
 static void append_escaped(struct buf *out, const char *value)

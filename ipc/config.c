@@ -4,7 +4,6 @@
  */
 #include "config.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -195,12 +194,18 @@ static bool number_from_text(const struct unit *units, const char *text, uint64_
 }
 
 /* What the table itself says is in order, or the program is wrong. */
+static _Noreturn void table_is_malformed(const char *text)
+{
+    fprintf(stderr, "a config table is malformed: %s\n", text);
+    abort();
+}
+
 static uint64_t number_from_table(const struct unit *units, const char *text)
 {
     uint64_t value;
 
     if (!number_from_text(units, text, &value))
-        assert(!"a bound or default in a config table is malformed");
+        table_is_malformed(text);
     return value;
 }
 
@@ -297,7 +302,7 @@ static void list_store_fallback(const struct config_item *item, char ***place)
 
     if (node_parse(text, strlen(text), item->key, &root, &error) != 0 ||
         !node_store(item, root->children[0], place))
-        assert(!"a default in a config table is malformed");
+        table_is_malformed(item->fallback);
 }
 
 /* A default is not held against the bounds: "" or 0 may stand for "none". */
@@ -309,7 +314,7 @@ static void fallback_store(const struct config_item *item, void *place)
     if (item->kind == CONFIG_STRING_LIST)
         list_store_fallback(&unbounded, place);
     else if (!scalar_store(&unbounded, item->fallback, place))
-        assert(!"a default in a config table is malformed");
+        table_is_malformed(item->fallback);
 }
 
 /* What is expected, what was found */
