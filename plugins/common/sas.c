@@ -17,6 +17,7 @@
 #include "mem.h"
 
 enum {
+    TOKEN_BYTES_MAX = 8192,
     AUDIENCE_DEPTH_MAX = 3,
     AUDIENCE_BYTES_MAX =
         4096, /* host and two ids of 128 characters, encoded three times, and room */
@@ -308,7 +309,7 @@ int sas_token_parse(struct span text, struct sas_token *ret)
     struct token_fields fields = {};
     struct sas_token token = {};
 
-    if (!token_split(text, &fields) || fields.sr.len > AUDIENCE_BYTES_MAX)
+    if (text.len > TOKEN_BYTES_MAX || !token_split(text, &fields) || fields.sr.len > AUDIENCE_BYTES_MAX)
         return SAS_E_MALFORMED;
     if (!token_signature_parse(fields.sig, token.signature) ||
         !token_expiry_parse(fields.se, &token.expires_sec) ||

@@ -32,8 +32,8 @@ int sas_token_check_expiry(const struct sas_token *token, int64_t now_sec);     
 int sas_token_check_signature(const struct sas_token *token, const struct sas_key *key); /* constant time */
 
 /* Whom a device or module token is for. Compares @host_a or @host_b (may be NULL) and the ids without case as
- * written and at each decoding depth 1, 2, 3. @module_id NULL or "": the device itself. @ret_device_wide: the token names the device only (it
- * is good for its modules too, when @module_id was asked). */
+ * written and at each decoding depth 1, 2, 3. @module_id NULL or "": the device itself. @ret_device_wide: the token names
+ * the device only (it is good for its modules too, when @module_id was asked). */
 int sas_token_check_audience(const struct sas_token *token, const char *host_a, const char *host_b,
                              const char *device_id, const char *module_id, bool *ret_device_wide);
 
