@@ -296,17 +296,21 @@ static char *listen_form(const char *address)
     return xasprintf(strchr(address, ':') ? "[%s]" : "%s", address);
 }
 
-/* The real hub's certificate is signed by somebody the system knows. */
+static void set_expanded(struct init *i, const char *name, const char *text)
+{
+    struct buf value = {};
+
+    init_expand(text, i->variables, &value);
+    init_set_take(i, name, span_xdup(buf_span(&value)));
+    buf_done(&value);
+}
+
+/* A real hub's certificate is signed by somebody the system knows. */
 static void set_upstream_ca(struct init *i)
 {
-    if (!i->emulator) {
-        init_set_take(i, "UPSTREAM_CA", xstrdup(""));
-        init_set_take(i, "UPSTREAM_SETTINGS", xstrdup(""));
-        return;
-    }
-    init_set_take(i, "UPSTREAM_CA", xasprintf("  upstream_ca_file: \"%s/ca.pem\"\n", i->dir));
-    init_set_take(i, "UPSTREAM_SETTINGS",
-                  xasprintf("settings:\n  ca_file: \"%s/ca.pem\"\n", i->dir));
+    set_expanded(i, "UPSTREAM_CA", i->emulator ? "  upstream_ca_file: \"@DIR@/ca.pem\"\n" : "");
+    set_expanded(i, "UPSTREAM_SETTINGS",
+                 i->emulator ? "settings:\n  ca_file: \"@DIR@/ca.pem\"\n" : "");
 }
 
 static void set_variables(struct init *i)

@@ -82,9 +82,12 @@ static char *format_text(const char *text)
 {
     char *copy = xstrdup(*text ? text : DASH);
 
-    for (unsigned char *c = (unsigned char *)copy; *c; c++)
-        if (*c < ' ' || *c == 0x7f || (*c == 0xc2 && c[1] < 0xa0))
+    for (unsigned char *c = (unsigned char *)copy; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
             *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) /* U+0080..U+009F steer it, too */
+            c[0] = c[1] = '?';
+    }
     return copy;
 }
 
