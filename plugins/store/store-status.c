@@ -1,0 +1,90 @@
+/* What the store says of itself. */
+#include "store.h"
+
+/* When its oldest message was enqueued. Read once for each first position. */
+static int stream_oldest(struct store *store, struct stream *stream, struct rocks_error *ret_error)
+{
+    _cleanup_(rocks_scan_freep) struct rocks_scan *scan = NULL;
+    struct message_value v;
+    struct span key, value;
+
+    if (stream->oldest_at == stream->meta.first || stream->meta.first >= stream->durable)
+        return 0;
+    scan = store_scan(store, stream, stream->meta.first, stream->durable - 1);
+    if (!rocks_scan_next(scan, &key, &value))
+        return rocks_scan_error(scan, ret_error);
+    if (value_message_parse(value, &v) == 0) {
+        stream->oldest_at = stream->meta.first;
+        stream->oldest_ms = v.enqueued_ms;
+    }
+    return 0;
+}
+
+static int queue_oldest(struct store *store, struct queue *queue, int64_t *ret_ms,
+                        struct rocks_error *ret_error)
+{
+    struct partition *p;
+
+    *ret_ms = 0;
+    TAILQ_FOREACH(p, &queue->partitions, link)
+    {
+        for (size_t i = 0; i < p->stream_count; i++) {
+            struct stream *s = p->streams[i];
+            int r;
+
+            if (s->meta.count == 0)
+                continue;
+            r = stream_oldest(store, s, ret_error);
+            if (r != 0)
+                return r;
+            if (*ret_ms == 0 || s->oldest_ms < *ret_ms)
+                *ret_ms = s->oldest_ms;
+        }
+    }
+    return 0;
+}
+
+static int store_queue_status(struct store *store, struct queue *queue, Bus__QueueStatus *status,
+                              struct rocks_error *ret_error)
+{
+    struct ledger ledger = queue_ledger(queue);
+
+    bus__queue_status__init(status);
+    status->name = queue->name;
+    status->depth = queue->count;
+    status->bytes = queue->bytes;
+    status->accepted = ledger.accepted;
+    status->delivered = ledger.delivered;
+    status->expired = ledger.expired;
+    status->dropped = ledger.dropped;
+    status->rejected = ledger.rejected;
+    return queue_oldest(store, queue, &status->oldest_ms, ret_error);
+}
+
+void store_queues_get_take(struct store *store, struct bus_call *call)
+{
+    Bus__Queues queues = BUS__QUEUES__INIT;
+    Bus__Envelope answer = ENVELOPE(QUEUES, queues, &queues);
+    struct rocks_error error = {};
+    size_t count;
+    int r = 0;
+
+    if (store_refuse_take(store, call))
+        return;
+    count = queues_count(store->image->queues);
+    queues.queues = arena_alloc(store->arena, count * sizeof(*queues.queues));
+    while (r == 0 && queues.n_queues < count) {
+        Bus__QueueStatus *status = arena_alloc(store->arena, sizeof(*status));
+
+        r = store_queue_status(store, queues_at(store->image->queues, queues.n_queues), status,
+                               &error);
+        queues.queues[queues.n_queues++] = status;
+    }
+    queues.store_bytes = rocks_disk_bytes(store->image->rocks);
+    queues.max_bytes = store->config.max_bytes;
+    if (r == 0)
+        store_answer_with(store, call, &answer);
+    else
+        store_fail_take(store, call, r, &error);
+    arena_reset(store->arena);
+}
