@@ -19,15 +19,7 @@ static json_t *hub_json_or_empty(const Bus__Envelope *answer)
     return answer->body_case == BUS__ENVELOPE__BODY_HUB_JSON ? hub_json(answer) : json_object();
 }
 
-static void print_answer(const struct ctl *ctl, const json_t *answer)
-{
-    if (ctl->json)
-        ctl_print_json(answer);
-    else
-        ctl_print_any(answer);
-}
-
-static int hub_ask(struct ctl *ctl, Bus__Envelope *request)
+static int hub_ask(struct ctl *ctl, Bus__Envelope *request, void (*print)(const json_t *document))
 {
     json_t *answer = NULL;
     int r;
@@ -37,9 +29,25 @@ static int hub_ask(struct ctl *ctl, Bus__Envelope *request)
         r = ctl_ask_one(ctl, "hub", request, CTL_ANSWER_USEC, hub_json_or_empty, &answer);
     if (r != 0)
         return r;
-    print_answer(ctl, answer);
+    if (ctl->json)
+        ctl_print_json(answer);
+    else
+        print(answer);
     json_decref(answer);
     return CTL_DONE;
+}
+
+/* Keys are shown by `show`, not to whoever looks over the operator's shoulder at a list. */
+static void print_devices(const json_t *devices)
+{
+    static const struct ctl_column columns[] = {
+        { "device_id", "DEVICE", FORM_TEXT }, { "status", "STATUS", FORM_TEXT },
+        { "edge", "EDGE", FORM_TEXT },        { "parent", "PARENT", FORM_TEXT },
+        { "auth", "AUTH", FORM_TEXT },        { "connected", "CONNECTED", FORM_TEXT },
+        { "modules", "MODULES", FORM_TEXT },  {},
+    };
+
+    ctl_print_table(devices, columns);
 }
 
 /* The generated structs want writable texts, and only read them. */
@@ -60,7 +68,7 @@ int ctl_hub_device_add(struct ctl *ctl, int argc, char **argv)
     put.parent = option_text(ctl, OPT_PARENT, "");
     put.auth = option_text(ctl, OPT_AUTH, "sas");
     put.primary_thumbprint = option_text(ctl, OPT_THUMBPRINT, "");
-    return hub_ask(ctl, &request);
+    return hub_ask(ctl, &request, ctl_print_any);
 }
 
 int ctl_hub_module_add(struct ctl *ctl, int argc, char **argv)
@@ -70,64 +78,54 @@ int ctl_hub_module_add(struct ctl *ctl, int argc, char **argv)
 
     put.device_id = argv[0];
     put.module_id = argv[1];
-    return hub_ask(ctl, &request);
+    return hub_ask(ctl, &request, ctl_print_any);
 }
 
-static int device_action(struct ctl *ctl, const char *action, char *device_id)
+static int device_action(struct ctl *ctl, const char *action, char *device_id,
+                         void (*print)(const json_t *document))
 {
     Bus__HubDeviceAction act = BUS__HUB_DEVICE_ACTION__INIT;
     Bus__Envelope request = ENVELOPE(HUB_DEVICE_ACTION, hub_device_action, &act);
 
     act.action = (char *)action;
     act.device_id = device_id;
-    return hub_ask(ctl, &request);
+    return hub_ask(ctl, &request, print);
 }
 
 int ctl_hub_device_list(struct ctl *ctl, int argc, char **argv)
 {
     char none[] = "";
 
-    return device_action(ctl, "list", none);
+    return device_action(ctl, "list", none, print_devices);
 }
 
 int ctl_hub_device_show(struct ctl *ctl, int argc, char **argv)
 {
-    return device_action(ctl, "show", argv[0]);
+    return device_action(ctl, "show", argv[0], ctl_print_any);
 }
 
 int ctl_hub_device_disable(struct ctl *ctl, int argc, char **argv)
 {
-    return device_action(ctl, "disable", argv[0]);
+    return device_action(ctl, "disable", argv[0], ctl_print_any);
 }
 
 int ctl_hub_device_enable(struct ctl *ctl, int argc, char **argv)
 {
-    return device_action(ctl, "enable", argv[0]);
+    return device_action(ctl, "enable", argv[0], ctl_print_any);
 }
 
 int ctl_hub_device_remove(struct ctl *ctl, int argc, char **argv)
 {
-    return device_action(ctl, "remove", argv[0]);
+    return device_action(ctl, "remove", argv[0], ctl_print_any);
 }
 
 static int set_online(struct ctl *ctl, bool online)
 {
     Bus__HubOnline set = BUS__HUB_ONLINE__INIT;
     Bus__Envelope request = ENVELOPE(HUB_ONLINE, hub_online, &set);
-    json_t *answer = NULL;
-    int r;
 
     set.online = online;
-    r = ctl_load(ctl);
-    if (r == 0)
-        r = ctl_ask_one(ctl, "hub", &request, CTL_ANSWER_USEC, hub_json_or_empty, &answer);
-    if (r != 0)
-        return r;
-    json_decref(answer);
-    answer = json_pack("{s:b}", "online", online);
-    print_answer(ctl, answer);
-    json_decref(answer);
-    return CTL_DONE;
+    return hub_ask(ctl, &request, ctl_print_any);
 }
 
 int ctl_hub_offline(struct ctl *ctl, int argc, char **argv)

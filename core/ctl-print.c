@@ -91,8 +91,28 @@ static char *format_text(const char *text)
     return copy;
 }
 
+/* "a, b"; NULL when it is no list of texts. */
+static char *format_list(const json_t *list)
+{
+    _cleanup_(buf_done) struct buf text = {};
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        _cleanup_(freep) char *one = NULL;
+
+        if (!json_is_string(json_array_get(list, i)))
+            return NULL;
+        one = format_text(json_string_value(json_array_get(list, i)));
+        buf_printf(&text, "%s%s", i > 0 ? ", " : "", one);
+    }
+    return buf_len(&text) > 0 ? span_xdup(buf_span(&text)) : xstrdup(DASH);
+}
+
 char *ctl_format(const json_t *value, enum ctl_form form)
 {
+    char *list = json_is_array(value) ? format_list(value) : NULL;
+
+    if (list)
+        return list;
     if (!value || json_is_null(value))
         return xstrdup(DASH);
     if (json_is_string(value))
@@ -228,21 +248,40 @@ void ctl_print_table(const json_t *rows, const struct ctl_column *columns)
 
 /* Any document */
 
-static void print_object(const json_t *object)
+/* {"a": {"b": 1}} as {"a.b": 1}. */
+static void flatten(const json_t *object, const char *prefix, json_t *flat)
 {
     const char *key;
     json_t *value;
-    size_t width = 0;
 
-    json_object_foreach((json_t *)object, key, value) width =
-        text_width(key) > width ? text_width(key) : width;
     json_object_foreach((json_t *)object, key, value)
     {
+        _cleanup_(freep) char *path = xasprintf("%s%s%s", prefix, *prefix ? "." : "", key);
+
+        if (json_object_size(value) > 0)
+            flatten(value, path, flat);
+        else
+            json_object_set(flat, path, value);
+    }
+}
+
+static void print_object(const json_t *object)
+{
+    json_t *flat = json_object(), *value;
+    const char *key;
+    size_t width = 0;
+
+    flatten(object, "", flat);
+    json_object_foreach(flat, key, value) width = text_width(key) > width ? text_width(key) : width;
+    json_object_foreach(flat, key, value)
+    {
         _cleanup_(freep) char *shown_key = format_text(key);
-        _cleanup_(freep) char *shown = ctl_format(value, FORM_TEXT);
+        _cleanup_(freep) char *shown =
+            json_is_object(value) ? xstrdup(DASH) : ctl_format(value, FORM_TEXT);
 
         printf("%s:%*s %s\n", shown_key, (int)(width - text_width(key)), "", shown);
     }
+    json_decref(flat);
 }
 
 static void print_rows(const json_t *rows)

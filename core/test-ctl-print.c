@@ -34,6 +34,9 @@ static void test_ctl_format(void **state)
         { "61", FORM_SECONDS, "1min 1s" },
         { "7260", FORM_SECONDS, "2h 1min" },
         { "90000", FORM_SECONDS, "1d 1h" },
+        { "[\"a\", \"b\"]", FORM_TEXT, "a, b" },
+        { "[]", FORM_TEXT, "\xe2\x80\x94" },
+        { "[1, 2]", FORM_TEXT, "[1,2]" },
         { "{\"a\": [1]}", FORM_TEXT, "{\"a\":[1]}" },
     };
 
@@ -123,6 +126,8 @@ static void test_ctl_print_any(void **state)
         const char *json, *want;
     } cases[] = {
         { "{\"a\": 1, \"long\": \"x\"}", "a:    1\nlong: x\n" },
+        { "{\"a\": {\"b\": 1, \"c\": {\"d\": true}}, \"e\": {}}",
+          "a.b:   1\na.c.d: yes\ne:     \xe2\x80\x94\n" },
         { "{}", "" },
         { "[]", "" },
         { "[{\"id\": \"d\", \"n\": 1}]", "id  n\nd   1\n" },
