@@ -22,7 +22,9 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -121,6 +123,20 @@ struct bus_call {
     uint8_t header[HEADER_MAX];
     char caller[32];
 };
+
+/*
+ * Stands in front of libc's for the whole process, and so for nng. When the other end is gone before the handshake (it was
+ * killed just then), nng 1.5 gets EPIPE from its first send, makes NNG_ECLOSED of it, and takes that for its own listener or
+ * dialer having been closed: it never accepts or dials again. After ECONNRESET it goes on.
+ */
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    ssize_t n = syscall(SYS_sendmsg, fd, message, flags);
+
+    if (n < 0 && errno == EPIPE)
+        errno = ECONNRESET;
+    return n;
+}
 
 static uint64_t monotonic_usec(void)
 {

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -186,6 +188,28 @@ static void test_request_resent_after_restart(void **state)
     assert_int_equal(f->last_status, STATUS_NOT_FOUND);
 }
 
+/* Left to itself, nng's listener goes deaf when a peer is gone before the handshake. */
+static void test_request_after_peer_died_connecting(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    start_server(f);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/store.ipc", f->dir);
+    for (unsigned i = 0; i < 10; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        close(fd);
+    }
+    f->client = bus_free(f->client); /* it may have been connected before */
+    assert_int_equal(bus_new(f->event, f->dir, "client", 7, on_who, f, &f->client), 0);
+    f->peer = bus_peer(f->client, "store");
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->last_status, STATUS_DONE);
+}
+
 static void test_request_deadline(void **state)
 {
     struct fixture *f = *state;
@@ -312,6 +336,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_request_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_waits_for_absent_peer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_resent_after_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_after_peer_died_connecting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_window, setup, teardown),
