@@ -1,6 +1,6 @@
 /*
- * The operator's command. Which commands there are, what they take and what they do stands in one table: the parser and the
- * help read it. Options stand before or behind the words of the command.
+ * The operator's command. Which commands there are, what they take and what they do stands in one
+ * table: the parser and the help read it. Options stand before or behind the words of the command.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -176,7 +176,8 @@ static int option_parse(struct ctl *ctl, char **argv)
     return 2;
 }
 
-/* Takes the options out of @argv; what is left are words. Returns their number, or a negative exit status. */
+/* Takes the options out of @argv; what is left are words. Returns their number, or a negative exit
+ * status. */
 static int options_parse(struct ctl *ctl, char **argv)
 {
     bool only_words = false;

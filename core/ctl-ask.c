@@ -7,7 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Whoever answers on the bus directory's sockets: only the appliance's own users can put one there. */
+/*
+ * Whoever answers on the bus directory's sockets: only the appliance's own users can put one there.
+ */
 static uint64_t trust_everybody(int64_t pid, uint32_t uid, void *userdata)
 {
     return PEER_ANY;
@@ -26,8 +28,7 @@ static int bus_open(struct ctl *ctl)
     return bus_new(ctl->event, dir, "brinkctl", 0, trust_everybody, NULL, &ctl->bus);
 }
 
-/* The bus would wait for a role that is away; here, a role without a socket is absent. Connecting to see whether somebody
- * listens would be wrong: nng's listener (1.5) never accepts again after a peer that hung up before the handshake. */
+/* The bus would wait for a role that is away; here, a role without a socket is absent. */
 static bool role_is_absent(const struct ctl *ctl, const char *role, char **ret_path)
 {
     *ret_path = xasprintf("%s/bus/%s.ipc", ctl->appliance.run_dir, role);

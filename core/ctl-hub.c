@@ -1,4 +1,5 @@
-/* The operator's side of the local hub: `hub …`. What it answers is JSON already; here it is printed. */
+/* The operator's side of the local hub: `hub …`. What it answers is JSON already; here it is
+ * printed. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-/* What `init` writes: folders and files as templates. "@NAME@" stands for a variable, escaped for a YAML text in double
- * quotes; "@=NAME@" for the same as it is. */
+/* What `init` writes: folders and files as templates. "@NAME@" stands for a variable, escaped for a
+ * YAML text in double quotes; "@=NAME@" for the same as it is. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,19 +9,19 @@
 
 enum init_scope {
     SCOPE_ALWAYS,
-    SCOPE_EMULATOR,             /* with a local hub */
+    SCOPE_EMULATOR, /* with a local hub */
 };
 
 struct init_file {
-    const char *path;           /* below the directory; NULL ends the table */
+    const char *path; /* below the directory; NULL ends the table */
     mode_t mode;
     enum init_scope scope;
-    bool owned;                 /* by the user that the plugins run as */
-    const char *text;           /* template; NULL: a folder */
+    bool owned;       /* by the user that the plugins run as */
+    const char *text; /* template; NULL: a folder */
 };
 
 struct init_variable {
-    const char *name;           /* NULL ends the list */
+    const char *name; /* NULL ends the list */
     const char *value;
 };
 

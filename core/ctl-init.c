@@ -1,6 +1,7 @@
 /*
- * `init`: a directory that runs as it is. All that is in it is in the table of ctl-init-files.c; here the variables of that
- * table are found out, keys and certificates are made, and the files are written, never over something that is there.
+ * `init`: a directory that runs as it is. All that is in it is in the table of ctl-init-files.c;
+ * here the variables of that table are found out, keys and certificates are made, and the files are
+ * written, never over something that is there.
  */
 #include <arpa/inet.h>
 #include <assert.h>

@@ -1,6 +1,7 @@
 /*
- * The operator's command: what its parts share. A command is a row in the table of brinkctl.c. It runs once and returns the
- * exit status: whatever it finds out is a JSON document first, printed as such or as a table.
+ * The operator's command: what its parts share. A command is a row in the table of brinkctl.c. It
+ * runs once and returns the exit status: whatever it finds out is a JSON document first, printed as
+ * such or as a table.
  */
 #pragma once
 
@@ -13,7 +14,7 @@
 #include "bus.h"
 #include "mem.h"
 
-enum { CTL_DONE = 0, CTL_FAILED = 1, CTL_USAGE = 2 };  /* exit status */
+enum { CTL_DONE = 0, CTL_FAILED = 1, CTL_USAGE = 2 }; /* exit status */
 
 enum ctl_option {
     OPT_ADDRESS,
@@ -41,11 +42,11 @@ enum ctl_option {
 };
 
 struct ctl {
-    const char *options[_OPT_COUNT];    /* NULL: not given; "" for those without a value. Borrowed from argv */
+    const char *options[_OPT_COUNT]; /* argv's. NULL: not given; "": given, and takes no value */
     const char *config_dir;
     bool json;
-    struct appliance appliance;         /* after ctl_load() */
-    sd_event *event;                    /* after the first question on the bus */
+    struct appliance appliance; /* after ctl_load() */
+    sd_event *event;            /* after the first question on the bus */
     struct bus *bus;
 };
 
@@ -59,14 +60,18 @@ int ctl_usage(const char *format, ...) _printf_(1, 2);
 /* Reads brink.yaml. 0, or CTL_FAILED with the reason said. */
 int ctl_load(struct ctl *ctl);
 
-/* The whole number from 1 to @max in an option's @text, @fallback when that is NULL. 0, or CTL_USAGE with the reason said. */
-int ctl_number(const char *option, const char *text, uint64_t max, uint64_t fallback, uint64_t *ret);
+/* The whole number from 1 to @max in an option's @text, @fallback when that is NULL. 0, or
+ * CTL_USAGE with the reason said. */
+int ctl_number(const char *option, const char *text, uint64_t max, uint64_t fallback,
+               uint64_t *ret);
 
-/* The frame of what shows a state: @once asks for the document, which goes out as JSON or by @print; again with --watch. */
-int ctl_show(struct ctl *ctl, int (*once)(struct ctl *ctl, json_t **ret), void (*print)(const json_t *document));
+/* The frame of what shows a state: @once asks for the document, which goes out as JSON or by
+ * @print; again with --watch. */
+int ctl_show(struct ctl *ctl, int (*once)(struct ctl *ctl, json_t **ret),
+             void (*print)(const json_t *document));
 
 /* Commands */
-ctl_fn ctl_clients, ctl_config_check, ctl_hub_device_add, ctl_hub_device_disable, ctl_hub_device_enable,
-    ctl_hub_device_list, ctl_hub_device_remove, ctl_hub_device_show, ctl_hub_module_add, ctl_hub_monitor, ctl_hub_offline,
-    ctl_hub_online, ctl_hub_stats, ctl_init, ctl_plugin_kill, ctl_plugin_restart, ctl_plugin_start, ctl_plugin_stop,
-    ctl_queues, ctl_status;
+ctl_fn ctl_clients, ctl_config_check, ctl_hub_device_add, ctl_hub_device_disable,
+    ctl_hub_device_enable, ctl_hub_device_list, ctl_hub_device_remove, ctl_hub_device_show,
+    ctl_hub_module_add, ctl_hub_monitor, ctl_hub_offline, ctl_hub_online, ctl_hub_stats, ctl_init,
+    ctl_plugin_kill, ctl_plugin_restart, ctl_plugin_start, ctl_plugin_stop, ctl_queues, ctl_status;

@@ -97,7 +97,9 @@ static json_t *depth_json(const Bus__Envelope *answer)
                : NULL;
 }
 
-/* One is answered, one is refused, one gets no answer, one is not there: each has its own outcome. */
+/*
+ * One is answered, one is refused, one gets no answer, one is not there: each has its own outcome.
+ */
 static void test_ctl_ask(void **state)
 {
     Bus__QueuesGet queues_get = BUS__QUEUES_GET__INIT;

@@ -1,7 +1,7 @@
 /*
- * A bump allocator. Blocks are taken as needed; the first one (64 KiB) stays over a reset, so a batch of ordinary size costs
- * no call of malloc(). What would waste most of a block gets one of its own, behind the current block, which goes on to
- * be filled.
+ * A bump allocator. Blocks are taken as needed; the first one (64 KiB) stays over a reset, so a
+ * batch of ordinary size costs no call of malloc(). What would waste most of a block gets one of
+ * its own, behind the current block, which goes on to be filled.
  */
 #include "arena.h"
 

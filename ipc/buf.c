@@ -16,8 +16,8 @@ void buf_done(struct buf *b)
     *b = (struct buf){};
 }
 
-/* Moving what is left to the front must be paid for by at least as many bytes eaten, else a long buffer that is eaten in
- * small bites would be moved for each of them. */
+/* Moving what is left to the front must be paid for by at least as many bytes eaten, else a long
+ * buffer that is eaten in small bites would be moved for each of them. */
 static bool buf_compact(struct buf *b)
 {
     if (b->start < buf_len(b))

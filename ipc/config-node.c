@@ -1,4 +1,5 @@
-/* Builds the tree from libyaml's events. The text may come from a stranger's hand: depth and number of nodes are bounded. */
+/* Builds the tree from libyaml's events. The text may come from a stranger's hand: depth and number
+ * of nodes are bounded. */
 #include "config-node.h"
 
 #include <stdarg.h>

@@ -1,6 +1,7 @@
 /*
- * From the tree of a config file to the struct of whoever asked, by table. Bounds and defaults go through the same
- * conversion as the file's own values, so a table cannot mean something else than a file.
+ * From the tree of a config file to the struct of whoever asked, by table. Bounds and defaults go
+ * through the same conversion as the file's own values, so a table cannot mean something else than
+ * a file.
  */
 #include "config.h"
 
@@ -83,7 +84,8 @@ struct config_document *config_document_free(struct config_document *d)
     return NULL;
 }
 
-/* From the beginning wherever the descriptor stands: it may be shared with a former life of the process. */
+/* From the beginning wherever the descriptor stands: it may be shared with a former life of the
+ * process. */
 static int read_all(int fd, struct buf *text)
 {
     bool seekable = true;
@@ -477,7 +479,8 @@ static void item_clear(const struct config_item *item, void *place)
     }
 }
 
-/* The struct may be uninitialized memory: its strings are NULL from here on, so config_clear() always may come. */
+/* The struct may be uninitialized memory: its strings are NULL from here on, so config_clear()
+ * always may come. */
 static void items_begin(const struct config_item *items, void *s)
 {
     for (; items->key; items++)

@@ -1,6 +1,6 @@
 /*
- * Where log lines go and what they look like. A line is one write(), so the lines of several processes that share
- * stderr do not mix. Nothing is kept: a line that cannot be written is lost.
+ * Where log lines go and what they look like. A line is one write(), so the lines of several
+ * processes that share stderr do not mix. Nothing is kept: a line that cannot be written is lost.
  */
 #include "log.h"
 
@@ -48,7 +48,8 @@ int log_level_from_name(const char *name)
     return -EINVAL;
 }
 
-/* systemd says in $JOURNAL_STREAM which stream is the journal's; stderr may have been redirected since. */
+/* systemd says in $JOURNAL_STREAM which stream is the journal's; stderr may have been redirected
+ * since. */
 static bool stderr_is_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");

@@ -1,4 +1,5 @@
-/* Allocation that ends the process when memory is out. What a stranger may choose the size of is bounded by the caller. */
+/* Allocation that ends the process when memory is out. What a stranger may choose the size of is
+ * bounded by the caller. */
 #include "mem.h"
 
 #include <errno.h>

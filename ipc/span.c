@@ -67,7 +67,8 @@ bool span_next(struct span *s, char separator, struct span *ret_piece, bool *don
     return true;
 }
 
-/* The length of the well-formed sequence that begins at @p, 0 if there is none (Unicode 15, table 3-7). */
+/* The length of the well-formed sequence that begins at @p, 0 if there is none (Unicode 15, table
+ * 3-7). */
 static size_t utf8_sequence_len(const unsigned char *p, size_t len)
 {
     unsigned char low = 0x80, high = 0xbf;
