@@ -53,7 +53,7 @@ const struct init_file init_files[] = {
       "role: router\n"
       "exec: brink-router\n"
       "@=USER@" },
-    { "edge/plugins.d/upstream.yaml", 0644, SCOPE_ALWAYS, false,
+    { "edge/plugins.d/upstream-amqp.yaml", 0644, SCOPE_ALWAYS, false,
       "# The connection to the hub.\n"
       "role: upstream\n"
       "exec: brink-upstream-amqp\n"

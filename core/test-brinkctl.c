@@ -212,7 +212,7 @@ static void test_init_emulator(void **state)
     assert_mode(dir, "hub/secrets/edge-device.key", 0600);
     read_file(dir, "edge/secrets/connection-string", text, sizeof(text));
     assert_int_equal(strncmp(text, "HostName=127.1.0.2;DeviceId=edge1;SharedAccessKey=", 50), 0);
-    read_file(dir, "edge/plugins.d/upstream.yaml", text, sizeof(text));
+    read_file(dir, "edge/plugins.d/upstream-amqp.yaml", text, sizeof(text));
     assert_non_null(
         strstr(text, "a \\\"b\\\"/ca.pem\"")); /* whatever the folder is called, it is YAML */
     appliance_done(&edge);
@@ -226,7 +226,7 @@ static void test_init_files_parse(void **state)
     static const char *const none[] = { NULL };
     static const char *const paths[] = {
         "edge/plugins.d/identity.yaml",      "edge/plugins.d/store.yaml",
-        "edge/plugins.d/router.yaml",        "edge/plugins.d/upstream.yaml",
+        "edge/plugins.d/router.yaml",        "edge/plugins.d/upstream-amqp.yaml",
         "edge/plugins.d/mqtt-listener.yaml", "edge/plugins.d/front.yaml",
         "hub/plugins.d/hub-emulator.yaml",
     };
@@ -259,7 +259,7 @@ static void test_init_real_hub(void **state)
     assert_int_not_equal(access(hub, F_OK), 0);
     read_file(dir, "edge/secrets/connection-string", text, sizeof(text));
     assert_string_equal(text, connection_string);
-    read_file(dir, "edge/plugins.d/upstream.yaml", text, sizeof(text));
+    read_file(dir, "edge/plugins.d/upstream-amqp.yaml", text, sizeof(text));
     assert_null(strstr(text, "ca_file"));
     json_decref(made);
 }
