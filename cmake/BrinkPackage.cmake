@@ -1,0 +1,12 @@
+# The Debian package: what cmake --install puts into place, with the libraries it was linked to.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME brink)
+set(CPACK_PACKAGE_VENDOR Brink)
+set(CPACK_PACKAGE_CONTACT "Brink maintainers <brink@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "Azure-IoT-Edge-compatible runtime for small gateways")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_DEBIAN_PACKAGE_SECTION net)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_STRIP_FILES ON)
+include(CPack)
