@@ -85,7 +85,7 @@ static void child_never(struct child *child, const char *why)
 {
     log_event(LOG_ERR, 0, "an event that cannot be", F_PLUGIN(child->name),
               F_STATE(state_names[child->state]));
-    assert(!"an event that cannot be in this state");
+    abort();
 }
 
 /* Starting */

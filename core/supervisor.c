@@ -469,6 +469,7 @@ static void supervisor_notify(struct supervisor *s)
 {
     const struct unit *waiting = NULL;
     unsigned wanted = 0, ready = 0;
+    char text[sizeof(s->status_told)];
 
     for (size_t i = 0; i < s->unit_count; i++) {
         const struct unit *unit = s->units[i];
@@ -480,11 +481,11 @@ static void supervisor_notify(struct supervisor *s)
     }
     if (s->stopping)
         return;
-    if (waiting)
-        sd_notifyf(0, "STATUS=%u of %u plugins ready; %s is %s", ready, wanted,
-                   waiting->config.name, child_state_name(waiting->child.state));
-    else
-        sd_notifyf(0, "STATUS=%u of %u plugins ready", ready, wanted);
+    snprintf(text, sizeof(text), "STATUS=%u of %u plugins ready%s%s%s%s", ready, wanted,
+             waiting ? "; " : "", waiting ? waiting->config.name : "", waiting ? " is " : "",
+             waiting ? child_state_name(waiting->child.state) : "");
+    if (strcmp(text, s->status_told) != 0)
+        sd_notify(0, strcpy(s->status_told, text));
     if (waiting || s->ready_told)
         return;
     log_event(LOG_INFO, 0, "ready", F_COUNT(ready));

@@ -52,6 +52,7 @@ struct supervisor {
     int lock_fd;
     bool roster_changed, processes_changed;
     bool ready_told, stopping;
+    char status_told[160];      /* what systemd shows now */
 
     int control_fd;
     char *control_path;
