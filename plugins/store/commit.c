@@ -5,7 +5,7 @@
 
 #include "timer.h"
 
-enum { GROUP_BYTES_MAX = 16 << 20 };
+enum { GROUP_BYTES_MAX = 16 << 20, TIMER_ACCURACY_USEC = 1000 };
 
 struct group {
     uint64_t number;
@@ -167,7 +167,8 @@ int commit_new(sd_event *event, struct worker *worker, uint64_t interval_usec,
     r = sd_event_source_set_exit_on_failure(c->defer, true);
     if (r < 0)
         return r;
-    r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 0, commit_on_interval, c);
+    r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
+                          commit_on_interval, c);
     if (r < 0)
         return r;
     r = sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
@@ -250,7 +251,7 @@ bool commit_wait_for(struct commit *c, uint64_t group, const struct waiter *wait
 {
     if (group == c->gathering.number)
         group_add(&c->gathering, waiter);
-    else if (group == c->writing.number)
+    else if (group == c->writing.number && group != 0)
         group_add(&c->writing, waiter);
     else
         return false;

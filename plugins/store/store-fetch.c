@@ -178,14 +178,9 @@ static int store_on_poll_timer(sd_event_source *source, uint64_t usec, void *use
 
 int store_fetch_init(struct store *store)
 {
-    int r = sd_event_add_time(store->event, &store->poll_timer, CLOCK_MONOTONIC, 0, 0,
-                              store_on_poll_timer, store);
+    int r = store_add_timer(store, &store->poll_timer, store_on_poll_timer, 0);
 
-    if (r >= 0)
-        r = sd_event_source_set_enabled(store->poll_timer, SD_EVENT_OFF);
-    if (r >= 0)
-        r = sd_event_source_set_exit_on_failure(store->poll_timer, true);
-    return r < 0 ? r : 0;
+    return r < 0 ? r : timer_stop(store->poll_timer);
 }
 
 void store_polls_refuse(struct store *store, const char *reason)

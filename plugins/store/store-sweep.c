@@ -115,8 +115,5 @@ static int store_on_sweep(sd_event_source *source, uint64_t usec, void *userdata
 
 int store_sweep_init(struct store *store)
 {
-    int r = sd_event_add_time(store->event, &store->sweep_timer, CLOCK_MONOTONIC,
-                              now_usec() + SWEEP_USEC, 0, store_on_sweep, store);
-
-    return r < 0 ? r : sd_event_source_set_exit_on_failure(store->sweep_timer, true);
+    return store_add_timer(store, &store->sweep_timer, store_on_sweep, SWEEP_USEC);
 }

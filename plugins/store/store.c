@@ -16,6 +16,7 @@
 
 enum {
     CLOCK_SAVE_MS = 1000,
+    TIMER_ACCURACY_USEC = 1000, /* the default is a quarter of a second */
     REOPEN_MIN_USEC = 100000,
     REOPEN_MAX_USEC = 10000000,
     ANNOUNCE_USEC =
@@ -457,10 +458,11 @@ static int store_on_announce(sd_event_source *source, uint64_t usec, void *userd
 
 /* Beginning and end. */
 
-static int store_add_timer(struct store *store, sd_event_source **ret, sd_event_time_handler_t fn,
-                           uint64_t usec)
+int store_add_timer(struct store *store, sd_event_source **ret, sd_event_time_handler_t fn,
+                    uint64_t usec)
 {
-    int r = sd_event_add_time(store->event, ret, CLOCK_MONOTONIC, now_usec() + usec, 0, fn, store);
+    int r = sd_event_add_time(store->event, ret, CLOCK_MONOTONIC, now_usec() + usec,
+                              TIMER_ACCURACY_USEC, fn, store);
 
     return r < 0 ? r : sd_event_source_set_exit_on_failure(*ret, true);
 }

@@ -131,6 +131,10 @@ struct rocks_scan *store_scan(struct store *store, const struct stream *stream, 
 /* Adds to the group that the message is removed. */
 void store_remove(struct store *store, const struct stream *stream, uint64_t position);
 
+/* Runs first @usec from now; later by timer_rearm(). */
+int store_add_timer(struct store *store, sd_event_source **ret, sd_event_time_handler_t fn,
+                    uint64_t usec);
+
 int store_fetch_init(struct store *store);
 /* Answers the fetches that there is something for, or whose time is over. */
 void store_serve(struct store *store);

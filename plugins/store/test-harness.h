@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "log.h"
 #include "store.h"
 #include "timer.h"
 

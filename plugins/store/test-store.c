@@ -1,0 +1,793 @@
+/* The store on a real database, without a bus. */
+#include <dirent.h>
+#include <errno.h>
+#include <unistd.h>
+
+#include "test-harness.h"
+
+#define Q         "$upstream"
+#define DELIVERED BUS__OUTCOME__OUTCOME_DELIVERED
+
+static int setup(void **state)
+{
+    struct harness *h = xnew(struct harness);
+    struct store_config config = HARNESS_CONFIG;
+
+    harness_begin(h, &config);
+    harness_open(h);
+    *state = h;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    harness_end(*state);
+    free(*state);
+    return 0;
+}
+
+static void crash_and_open(struct harness *h)
+{
+    harness_crash(h);
+    harness_open(h);
+}
+
+static Bus__Status append_items(struct harness *h, const char *producer, uint64_t sequence,
+                                const struct batch_item *items, size_t count)
+{
+    struct reply reply = {};
+    Bus__Status status;
+
+    harness_append(h, &reply, producer, sequence, items, count);
+    status = reply_wait(h, &reply);
+    reply_done(&reply);
+    return status;
+}
+
+/* One message for each letter; the letter is the message, the device's name is the partition. */
+static Bus__Status append(struct harness *h, uint64_t sequence, const char *partition,
+                          uint32_t priority, int64_t ttl_sec, const char *letters)
+{
+    struct batch_item items[32];
+    char texts[32][2] = {};
+    size_t count = strlen(letters);
+
+    for (size_t i = 0; i < count; i++) {
+        texts[i][0] = letters[i];
+        items[i] = (struct batch_item){ Q, partition, priority, ttl_sec, texts[i] };
+    }
+    return append_items(h, "p", sequence, items, count);
+}
+
+/* "a1 b7": message and position of each, in the order of the answer. */
+static const char *fetched_text(const struct reply *reply)
+{
+    static char text[2048];
+    const Bus__Fetched *f = reply->envelope->fetched;
+    size_t len = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < f->n_items; i++)
+        len +=
+            (size_t)snprintf(text + len, sizeof(text) - len, "%s%.*s%lu", len ? " " : "",
+                             (int)f->items[i]->message.len, (const char *)f->items[i]->message.data,
+                             (unsigned long)f->items[i]->position);
+    return text;
+}
+
+static void expect_fetch(struct harness *h, uint64_t lease, uint64_t sequence, uint32_t max,
+                         const char *want)
+{
+    struct reply reply = {};
+
+    harness_fetch(h, &reply, Q, lease, sequence, max, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_string_equal(fetched_text(&reply), want);
+    reply_done(&reply);
+}
+
+static Bus__Status ack(struct harness *h, const char *partition, uint32_t priority, uint64_t first,
+                       uint64_t last, Bus__Outcome outcome)
+{
+    struct reply reply = {};
+    Bus__Status status;
+
+    harness_ack(h, &reply, Q, 1, partition, priority, first, last, outcome);
+    status = reply_wait(h, &reply);
+    reply_done(&reply);
+    return status;
+}
+
+static Bus__Status park(struct harness *h, uint64_t lease, const char *partition, bool parked)
+{
+    struct reply reply = {};
+    Bus__Status status;
+
+    harness_park(h, &reply, Q, lease, partition, parked);
+    status = reply_wait(h, &reply);
+    reply_done(&reply);
+    return status;
+}
+
+struct expected_ledger {
+    uint64_t accepted, delivered, expired, dropped, rejected, depth;
+};
+
+static void expect_ledger(struct harness *h, const struct expected_ledger *want)
+{
+    struct reply reply = {};
+    const Bus__QueueStatus *q;
+
+    store_queues_get_take(h->store, reply_call(&reply));
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_int_equal(reply.envelope->queues->n_queues, 1);
+    assert_true(reply.envelope->queues->store_bytes > 0);
+    assert_int_equal(reply.envelope->queues->max_bytes, h->config.max_bytes);
+    q = reply.envelope->queues->queues[0];
+    assert_string_equal(q->name, Q);
+    assert_int_equal(q->accepted, want->accepted);
+    assert_int_equal(q->delivered, want->delivered);
+    assert_int_equal(q->expired, want->expired);
+    assert_int_equal(q->dropped, want->dropped);
+    assert_int_equal(q->rejected, want->rejected);
+    assert_int_equal(q->depth, want->depth);
+    assert_int_equal(q->oldest_ms != 0, want->depth > 0);
+    assert_int_equal(q->accepted, q->delivered + q->expired + q->dropped + q->rejected + q->depth);
+    reply_done(&reply);
+}
+
+static void test_append_fetch_ack(void **state)
+{
+    struct harness *h = *state;
+
+    assert_int_equal(append(h, 1, "d", 0, -1, "abc"), STATUS_DONE);
+    expect_fetch(h, 1, 1, 0, "a1 b2 c3");
+    expect_fetch(h, 1, 2, 0, "");
+    assert_int_equal(ack(h, "d", 0, 1, 2, DELIVERED), STATUS_DONE);
+    assert_int_equal(ack(h, "d", 0, 1, 2, DELIVERED), STATUS_DONE);
+    assert_int_equal(ack(h, "nobody", 0, 1, 2, DELIVERED), STATUS_DONE);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 3, .delivered = 2, .depth = 1 });
+    crash_and_open(h);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 3, .delivered = 2, .depth = 1 });
+    expect_fetch(h, 2, 9, 0, "c3");
+}
+
+static void test_order(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 5, -1, "abcd");
+    append(h, 2, "e", 5, -1, "xy");
+    append(h, 3, "d", 0, -1, "!");
+    expect_fetch(h, 1, 1, 3, "!1 a1 b2");
+    append(h, 4, "e", 0, -1, "?");
+    expect_fetch(h, 1, 2, 0, "?1 x1 y2 c3 d4");
+    crash_and_open(h);
+    expect_fetch(h, 1, 3, 0, "!1 ?1 a1 b2 c3 d4 x1 y2");
+}
+
+static void test_limits_of_an_answer(void **state)
+{
+    struct harness *h = *state;
+    struct batch_item items[3];
+    char text[1001];
+    struct reply reply = {};
+    Bus__Fetch fetch = BUS__FETCH__INIT;
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    for (size_t i = 0; i < ELEMENTSOF(items); i++)
+        items[i] = (struct batch_item){ Q, "d", 0, -1, text };
+    append_items(h, "p", 1, items, ELEMENTSOF(items));
+    fetch.queue = (char *)Q;
+    fetch.lease = fetch.sequence = 1;
+    fetch.bytes_max = 10; /* always one, whatever it weighs */
+    store_fetch_take(h->store, reply_call(&reply), &fetch);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_int_equal(reply.envelope->fetched->n_items, 1);
+    reply_done(&reply);
+    fetch.sequence = 2;
+    fetch.bytes_max = 2500;
+    store_fetch_take(h->store, reply_call(&reply), &fetch);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_int_equal(reply.envelope->fetched->n_items, 2);
+    reply_done(&reply);
+}
+
+static void test_append_once(void **state)
+{
+    struct harness *h = *state;
+    static const struct batch_item item = { Q, "d", 0, -1, "x" };
+    struct reply replies[4] = {};
+
+    assert_int_equal(append(h, 2, "d", 0, -1, "z"), STATUS_OUT_OF_ORDER);
+    assert_int_equal(append(h, 1, "d", 0, -1, "a"), STATUS_DONE);
+    assert_int_equal(append(h, 1, "d", 0, -1, "a"), STATUS_DONE);
+
+    /* Sent again while it is on its way, and a gap behind it. */
+    harness_append(h, &replies[0], "p", 2, &item, 1);
+    harness_append(h, &replies[1], "p", 2, &item, 1);
+    harness_append(h, &replies[2], "p", 4, &item, 1);
+    assert_int_equal(replies[0].answers + replies[1].answers, 0); /* not before it is on disk */
+    assert_int_equal(replies[2].answers, 1);
+    assert_int_equal(replies[2].envelope->status, STATUS_OUT_OF_ORDER);
+    assert_int_equal(replies[2].envelope->appended->expected_sequence, 3);
+    assert_int_equal(reply_wait(h, &replies[0]), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &replies[1]), STATUS_DONE);
+    for (size_t i = 0; i < ELEMENTSOF(replies); i++)
+        reply_done(&replies[i]);
+
+    crash_and_open(h);
+    assert_int_equal(append(h, 2, "d", 0, -1, "x"), STATUS_DONE);
+    assert_int_equal(append(h, 3, "d", 0, -1, "b"), STATUS_DONE);
+    expect_fetch(h, 1, 1, 0, "a1 x2 b3");
+}
+
+static void test_append_invalid(void **state)
+{
+    struct harness *h = *state;
+    static const struct {
+        const char *producer;
+        uint64_t sequence;
+        struct batch_item item;
+    } cases[] = {
+        { "", 1, { Q, "d", 0, -1, "x" } },
+        { "p", 0, { Q, "d", 0, -1, "x" } },
+        { "p", 1, { "", "d", 0, -1, "x" } },
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++)
+        assert_int_equal(append_items(h, cases[i].producer, cases[i].sequence, &cases[i].item, 1),
+                         STATUS_INVALID);
+    assert_int_equal(append_items(h, "p", 1, NULL, 0), STATUS_DONE); /* nothing to store is fine */
+    assert_int_equal(append(h, 2, "d", 0, -1, "a"), STATUS_DONE);
+}
+
+static void test_copies_for_several_queues(void **state)
+{
+    struct harness *h = *state;
+    const struct batch_item items[] = { { Q, "d", 0, -1, "m" },
+                                        { "modules/m/inputs/i", "", 0, -1, "m" } };
+    struct reply reply = {};
+
+    assert_int_equal(append_items(h, "p", 1, items, ELEMENTSOF(items)), STATUS_DONE);
+    expect_fetch(h, 1, 1, 0, "m1");
+    assert_int_equal(ack(h, "d", 0, 1, 1, DELIVERED), STATUS_DONE);
+    crash_and_open(h);
+    harness_fetch(h, &reply, "modules/m/inputs/i", 1, 1, 0, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_string_equal(fetched_text(&reply), "m1");
+    reply_done(&reply);
+}
+
+static void test_long_poll(void **state)
+{
+    struct harness *h = *state;
+    struct reply poll = {}, again = {}, next = {};
+
+    harness_fetch(h, &poll, Q, 1, 1, 0, 5000); /* before there is such a queue */
+    assert_int_equal(poll.answers, 0);
+    assert_int_equal(append(h, 1, "d", 0, -1, "a"), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_string_equal(fetched_text(&poll), "a1");
+    reply_done(&poll);
+
+    harness_fetch(h, &poll, Q, 1, 2, 0, 20); /* its time is over */
+    assert_int_equal(poll.answers, 0);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_string_equal(fetched_text(&poll), "");
+    reply_done(&poll);
+
+    harness_fetch(h, &poll, Q, 1, 3, 0, 5000);
+    harness_fetch(h, &again, Q, 1, 3, 0, 5000); /* sent again: takes the place of the first */
+    assert_true(poll.dropped);
+    harness_fetch(h, &next, Q, 1, 4, 0, 5000); /* went on without the answer */
+    assert_int_equal(reply_wait(h, &again), STATUS_DONE);
+    assert_int_equal(append(h, 2, "d", 0, -1, "b"), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &next), STATUS_DONE);
+    assert_string_equal(fetched_text(&next), "b2");
+    reply_done(&poll);
+    reply_done(&again);
+    reply_done(&next);
+}
+
+static void test_fetch_again(void **state)
+{
+    struct harness *h = *state;
+    struct reply reply = {};
+
+    append(h, 1, "d", 0, -1, "abcd");
+    expect_fetch(h, 1, 1, 2, "a1 b2");
+    expect_fetch(h, 1, 1, 2, "a1 b2");
+    expect_fetch(h, 1, 2, 1, "c3");
+    assert_int_equal(ack(h, "d", 0, 1, 1, DELIVERED), STATUS_DONE);
+    expect_fetch(h, 1, 2, 2, "c3 d4");
+    harness_fetch(h, &reply, Q, 1, 1, 0, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_INVALID);
+    reply_done(&reply);
+    crash_and_open(h); /* the store knows nothing of the lease: from the first that is not acked */
+    expect_fetch(h, 1, 3, 0, "b2 c3 d4");
+}
+
+static void test_lease(void **state)
+{
+    struct harness *h = *state;
+    struct reply poll = {}, newer = {}, old = {};
+
+    append(h, 1, "d", 0, -1, "ab");
+    expect_fetch(h, 1, 1, 0, "a1 b2");
+    harness_fetch(h, &poll, Q, 1, 2, 0, 5000);
+    harness_fetch(h, &newer, Q, 2, 1, 0, 5000);
+    assert_int_equal(reply_wait(h, &poll), STATUS_LEASE_LOST);
+    assert_int_equal(reply_wait(h, &newer), STATUS_DONE);
+    assert_string_equal(fetched_text(&newer), "a1 b2");
+    harness_fetch(h, &old, Q, 1, 3, 0, 0);
+    assert_int_equal(reply_wait(h, &old), STATUS_LEASE_LOST);
+    assert_int_equal(park(h, 1, "d", true), STATUS_LEASE_LOST);
+    assert_int_equal(ack(h, "d", 0, 1, 1, DELIVERED),
+                     STATUS_DONE); /* what the old one delivered is delivered */
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 2, .delivered = 1, .depth = 1 });
+    reply_done(&poll);
+    reply_done(&newer);
+    reply_done(&old);
+}
+
+static void test_park(void **state)
+{
+    struct harness *h = *state;
+    struct reply poll = {};
+
+    append(h, 1, "d", 0, -1, "ab");
+    append(h, 2, "e", 0, -1, "x");
+    expect_fetch(h, 1, 1, 1, "a1");
+    assert_int_equal(park(h, 1, "d", true), STATUS_DONE);
+    expect_fetch(h, 1, 2, 0, "x1");
+    harness_fetch(h, &poll, Q, 1, 3, 0, 5000);
+    assert_int_equal(poll.answers, 0);
+    assert_int_equal(park(h, 1, "d", false), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_string_equal(fetched_text(&poll), "a1 b2");
+    reply_done(&poll);
+}
+
+static void test_acks_of_before_the_restart(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 0, -1, "abcdefgh");
+    expect_fetch(h, 1, 1, 6, "a1 b2 c3 d4 e5 f6");
+    crash_and_open(h);
+    assert_int_equal(ack(h, "d", 0, 3, 4, DELIVERED), STATUS_DONE);
+    assert_int_equal(ack(h, "d", 0, 4, 5, BUS__OUTCOME__OUTCOME_REJECTED), STATUS_DONE);
+    expect_fetch(h, 1, 2, 0, "a1 b2 f6 g7 h8");
+    assert_int_equal(ack(h, "d", 0, 0, UINT64_MAX, BUS__OUTCOME__OUTCOME_DROPPED), STATUS_DONE);
+    expect_ledger(
+        h, &(struct expected_ledger){ .accepted = 8, .delivered = 2, .rejected = 1, .dropped = 5 });
+    append(h, 2, "d", 0, -1, "i");
+    expect_fetch(h, 1, 3, 0, "i9");
+}
+
+static void test_ack_invalid(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 0, -1, "ab");
+    assert_int_equal(ack(h, "d", 0, 2, 1, DELIVERED), STATUS_INVALID);
+    assert_int_equal(ack(h, "d", 0, 1, 2, BUS__OUTCOME__OUTCOME_UNSET), STATUS_INVALID);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 2, .depth = 2 });
+}
+
+static void test_expiry(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 0, 0, "abc");
+    append(h, 2, "d", 0, -1, "x");
+    append(h, 3, "d", 0, 0, "y");
+    append(h, 4, "e", 0, 3600, "z");
+    expect_fetch(h, 1, 1, 0, "x4 z1");
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 6, .expired = 4, .depth = 2 });
+    crash_and_open(h);
+    expect_fetch(h, 1, 1, 0, "x4 z1");
+}
+
+static void wait_until_written(struct harness *h)
+{
+    while (!commit_is_idle(h->store->commit) || h->store->sweeping)
+        harness_turn(h);
+}
+
+static void test_sweep(void **state)
+{
+    struct harness *h = *state;
+    struct batch_item items[500];
+
+    for (size_t i = 0; i < ELEMENTSOF(items); i++)
+        items[i] = (struct batch_item){ Q, i % 2 ? "d" : "e", 0, i == 3 ? -1 : 0, "x" };
+    for (uint64_t sequence = 1; sequence <= 6; sequence++)
+        assert_int_equal(append_items(h, "p", sequence, items, ELEMENTSOF(items)), STATUS_DONE);
+    store_sweep(h->store);
+    wait_until_written(h);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 3000, .expired = 2994, .depth = 6 });
+    crash_and_open(h);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 3000, .expired = 2994, .depth = 6 });
+    expect_fetch(h, 1, 1, 0, "x2 x252 x502 x752 x1002 x1252");
+}
+
+static void test_full(void **state)
+{
+    struct harness *h = *state;
+    char text[1025];
+    struct batch_item items[64];
+    uint64_t sequence = 1;
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    for (size_t i = 0; i < ELEMENTSOF(items); i++)
+        items[i] = (struct batch_item){ Q, "d", 0, -1, text };
+    h->store->config.max_bytes = 1 << 20;
+    while (append_items(h, "p", sequence, items, ELEMENTSOF(items)) == STATUS_DONE)
+        sequence++;
+    assert_int_equal(sequence, 16);
+    assert_int_equal(append_items(h, "p", sequence, items, ELEMENTSOF(items)), STATUS_FULL);
+    assert_int_equal(ack(h, "d", 0, 1, 64, DELIVERED), STATUS_DONE);
+    assert_int_equal(append_items(h, "p", sequence, items, ELEMENTSOF(items)), STATUS_DONE);
+}
+
+static void test_drain(void **state)
+{
+    struct harness *h = *state;
+    static const struct batch_item item = { Q, "d", 0, -1, "a" };
+    struct reply poll = {}, appended = {}, late = {};
+
+    harness_fetch(h, &poll, "other", 1, 1, 0, 5000);
+    harness_append(h, &appended, "p", 1, &item, 1);
+    store_drain(h->store);
+    harness_append(h, &late, "p", 2, &item, 1);
+    assert_true(poll.dropped && late.dropped);
+    assert_int_equal(reply_wait(h, &appended), STATUS_DONE);
+    while (!h->drained)
+        harness_turn(h);
+    crash_and_open(h);
+    expect_fetch(h, 1, 1, 0, "a1");
+    reply_done(&appended);
+}
+
+static void test_interval(void **state)
+{
+    struct harness *h = *state;
+
+    harness_crash(h);
+    h->config.durability = DURABILITY_INTERVAL;
+    harness_open(h);
+    assert_int_equal(append(h, 1, "d", 0, -1, "a"), STATUS_DONE);
+    assert_int_equal(commit_counters(h->store->commit)->syncs, 0);
+    wait_until_written(h); /* the timer has it synced */
+    assert_int_equal(commit_counters(h->store->commit)->syncs, 1);
+    assert_int_equal(append(h, 2, "d", 0, -1, "b"), STATUS_DONE);
+    harness_drain(h);
+    harness_open(h);
+    expect_fetch(h, 1, 1, 0, "a1 b2");
+}
+
+/* Records. */
+
+struct put {
+    const char *key;
+    const char *value; /* NULL: remove */
+    uint64_t expected_version;
+    const char *producer;
+    uint64_t sequence;
+};
+
+static void record_put(struct harness *h, struct reply *reply, const struct put *p)
+{
+    Bus__RecordPut in = BUS__RECORD_PUT__INIT;
+
+    in.key = (char *)p->key;
+    in.remove = p->value == NULL;
+    if (p->value)
+        in.value = (ProtobufCBinaryData){ strlen(p->value), (uint8_t *)p->value };
+    in.expected_version = p->expected_version;
+    in.producer = (char *)(p->producer ? p->producer : "");
+    in.sequence = p->sequence;
+    store_record_put_take(h->store, reply_call(reply), &in);
+}
+
+static void expect_record(struct harness *h, const char *key, const char *value, uint64_t version)
+{
+    Bus__RecordGet in = BUS__RECORD_GET__INIT;
+    struct reply reply = {};
+
+    in.key = (char *)key;
+    store_record_get_take(h->store, reply_call(&reply), &in);
+    assert_int_equal(reply_wait(h, &reply), value ? STATUS_DONE : STATUS_NOT_FOUND);
+    if (value) {
+        const Bus__Record *record = reply.envelope->records->records[0];
+
+        assert_int_equal(record->version, version);
+        assert_int_equal(record->value.len, strlen(value));
+        assert_memory_equal(record->value.data, value, strlen(value));
+    }
+    reply_done(&reply);
+}
+
+static void test_records(void **state)
+{
+    static const struct {
+        struct put put;
+        Bus__Status want;
+        uint64_t want_version;
+    } steps[] = {
+        { { "a", "1", 0, NULL, 0 }, STATUS_DONE, 1 },
+        { { "a", "2", 0, NULL, 0 }, STATUS_DONE, 2 },
+        { { "a", "x", 1, NULL, 0 }, STATUS_CONFLICT, 2 },
+        { { "a", "3", 2, NULL, 0 }, STATUS_DONE, 3 },
+        { { "b", "x", 7, NULL, 0 }, STATUS_CONFLICT, 0 },
+        { { "a", NULL, 2, NULL, 0 }, STATUS_CONFLICT, 3 },
+        { { "a", NULL, 3, NULL, 0 }, STATUS_DONE, 0 },
+        { { "a", NULL, 0, NULL, 0 }, STATUS_DONE, 0 },
+        { { "a", "4", 0, "w", 1 }, STATUS_DONE, 1 },
+        { { "a", "5", 0, "w", 2 }, STATUS_DONE, 2 },
+        { { "a", "4", 0, "w", 1 }, STATUS_DONE, 2 }, /* sent again: done once */
+        { { "a", "7", 0, "w", 4 }, STATUS_OUT_OF_ORDER, 0 },
+        { { "", "7", 0, NULL, 0 }, STATUS_INVALID, 0 },
+        { { "a", "7", 0, "w", 0 }, STATUS_INVALID, 0 },
+    };
+    struct harness *h = *state;
+
+    for (size_t i = 0; i < ELEMENTSOF(steps); i++) {
+        struct reply reply = {};
+
+        record_put(h, &reply, &steps[i].put);
+        assert_int_equal(reply_wait(h, &reply), steps[i].want);
+        if (reply.envelope->body_case == BUS__ENVELOPE__BODY_RECORDS)
+            assert_int_equal(reply.envelope->records->records[0]->version, steps[i].want_version);
+        reply_done(&reply);
+    }
+    expect_record(h, "a", "5", 2);
+    expect_record(h, "b", NULL, 0);
+    crash_and_open(h);
+    expect_record(h, "a", "5", 2);
+}
+
+/* Decided one after the other, before any of them is on disk. */
+static void test_records_in_one_group(void **state)
+{
+    static const struct put puts[] = {
+        { "a", "1", 0, NULL, 0 },  { "a", "2", 1, NULL, 0 }, { "a", "x", 1, NULL, 0 },
+        { "a", NULL, 2, NULL, 0 }, { "a", "3", 0, NULL, 0 },
+    };
+    static const Bus__Status want[] = { STATUS_DONE, STATUS_DONE, STATUS_CONFLICT, STATUS_DONE,
+                                        STATUS_DONE };
+    struct reply replies[ELEMENTSOF(puts)] = {};
+    struct harness *h = *state;
+
+    for (size_t i = 0; i < ELEMENTSOF(puts); i++)
+        record_put(h, &replies[i], &puts[i]);
+    for (size_t i = 0; i < ELEMENTSOF(puts); i++) {
+        assert_int_equal(reply_wait(h, &replies[i]), want[i]);
+        reply_done(&replies[i]);
+    }
+    expect_record(h, "a", "3", 1);
+}
+
+static void test_records_by_prefix(void **state)
+{
+    struct harness *h = *state;
+    Bus__RecordGet in = BUS__RECORD_GET__INIT;
+    char *value = xrealloc(NULL, (1 << 20) + 1);
+    struct reply reply = {};
+    size_t count = 0;
+    bool more = true;
+    char key[32];
+
+    memset(value, 'v', 1 << 20);
+    value[1 << 20] = '\0';
+    for (unsigned i = 0; i < 10; i++) {
+        snprintf(key, sizeof(key), "s/%u", i);
+        record_put(h, &reply, &(struct put){ key, value, 0, NULL, 0 });
+        assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+        reply_done(&reply);
+    }
+    record_put(h, &reply, &(struct put){ "t", "other", 0, NULL, 0 });
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    reply_done(&reply);
+
+    in.key = (char *)"s/";
+    in.prefix = true;
+    while (more) {
+        const Bus__Records *records;
+
+        store_record_get_take(h->store, reply_call(&reply), &in);
+        assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+        records = reply.envelope->records;
+        assert_true(records->n_records > 0);
+        for (size_t i = 0; i < records->n_records; i++) {
+            snprintf(key, sizeof(key), "s/%zu", count++);
+            assert_string_equal(records->records[i]->key, key);
+        }
+        more = records->more;
+        in.after = key;
+        reply_done(&reply);
+    }
+    assert_int_equal(count, 10);
+    free(value);
+}
+
+/* The disk. */
+
+static void damage_tables(struct harness *h)
+{
+    _cleanup_(freep) char *path = xasprintf("%s/db", h->dir);
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+
+    assert_non_null(dir);
+    while ((entry = readdir(dir))) {
+        _cleanup_(freep) char *file = xasprintf("%s/%s", path, entry->d_name);
+
+        if (strncmp(entry->d_name, "MANIFEST", 8) == 0 || strstr(entry->d_name, ".sst"))
+            assert_int_equal(truncate(file, 10), 0);
+    }
+    closedir(dir);
+}
+
+static void test_repair(void **state)
+{
+    struct harness *h = *state;
+    _cleanup_(freep) char *manifest = xasprintf("%s/db/CURRENT", h->dir);
+
+    append(h, 1, "d", 0, -1, "abcd");
+    expect_fetch(h, 1, 1, 0, "a1 b2 c3 d4");
+    ack(h, "d", 0, 2, 2, DELIVERED);
+    harness_crash(h);
+    assert_int_equal(truncate(manifest, 2), 0);
+    harness_open(h);
+    assert_non_null(h->store->image);
+    assert_true(h->store->image->repaired);
+    expect_fetch(h, 1, 1, 0, "a1 c3 d4");
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 4, .delivered = 1, .depth = 3 });
+    assert_int_equal(append(h, 2, "d", 0, -1, "e"), STATUS_DONE);
+    crash_and_open(h);
+    assert_false(h->store->image->repaired);
+    expect_fetch(h, 1, 1, 0, "a1 c3 d4 e5");
+}
+
+static void test_repair_without_tables(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 0, -1, "abcd");
+    crash_and_open(h); /* what was in the log is in a table file now */
+    harness_crash(h);
+    damage_tables(h);
+    harness_open(h);
+    assert_non_null(h->store->image);
+    assert_true(h->store->image->repaired);
+    assert_int_equal(append_items(h, "q", 1, &(struct batch_item){ Q, "d", 0, -1, "z" }, 1),
+                     STATUS_DONE);
+    expect_fetch(h, 1, 1, 0, "z1");
+}
+
+static void fail_corrupt(struct harness *h)
+{
+    struct rocks_error error = { "Corruption: a test says so" };
+
+    store_fail_take(h->store, NULL, ROCKS_E_CORRUPT, &error);
+    while (h->store->image)
+        harness_turn(h);
+    while (!h->store->image)
+        harness_turn(h);
+}
+
+static bool moved_aside(const struct harness *h)
+{
+    DIR *dir = opendir(h->dir);
+    struct dirent *entry;
+    bool found = false;
+
+    assert_non_null(dir);
+    while ((entry = readdir(dir)))
+        found |= strncmp(entry->d_name, "db.corrupt-", strlen("db.corrupt-")) == 0;
+    closedir(dir);
+    return found;
+}
+
+static void test_damage_that_stays(void **state)
+{
+    struct harness *h = *state;
+
+    append(h, 1, "d", 0, -1, "ab");
+    fail_corrupt(h); /* a row cannot be read: repair */
+    assert_true(h->store->image->repaired);
+    assert_false(moved_aside(h));
+    expect_fetch(h, 1, 1, 0, "a1 b2");
+    fail_corrupt(h); /* it did not help: move it aside */
+    assert_true(moved_aside(h));
+    expect_fetch(h, 1, 1, 0, "");
+    assert_int_equal(append(h, 1, "d", 0, -1, "z"), STATUS_DONE);
+    crash_and_open(h);
+    expect_fetch(h, 1, 1, 0, "z1");
+}
+
+/* The image is thrown away under everybody who waits, and read again. */
+static void test_failure_is_survived(void **state)
+{
+    struct harness *h = *state;
+    static const struct batch_item item = { Q, "d", 0, -1, "b" };
+    struct rocks_error error = { "IO error: No space left on device" };
+    struct reply appended = {}, poll = {}, refused = {};
+
+    append(h, 1, "d", 0, -1, "a");
+    expect_fetch(h, 1, 1, 0, "a1");
+    harness_fetch(h, &poll, Q, 1, 2, 0, 5000);
+    harness_append(h, &appended, "p", 2, &item, 1);
+    store_fail_take(h->store, NULL, -ENOSPC, &error);
+    harness_append(h, &refused, "p", 3, &item, 1);
+    assert_int_equal(refused.envelope->status, STATUS_FAILED);
+    assert_int_equal(reply_wait(h, &poll), STATUS_FAILED);
+    assert_int_equal(appended.answers, 1); /* refused, or written just in time */
+    assert_null(h->store->image);
+    while (!h->store->image)
+        harness_turn(h);
+    assert_int_equal(append(h, 2, "d", 0, -1, "b"),
+                     STATUS_DONE); /* sent again: once, whether it was written or not */
+    expect_fetch(h, 1, 2, 0, "a1 b2");
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 2, .depth = 2 });
+    reply_done(&appended);
+    reply_done(&poll);
+    reply_done(&refused);
+}
+
+static void test_later_layout_is_left_alone(void **state)
+{
+    struct harness *h = *state;
+    _cleanup_(rocks_batch_freep) struct rocks_batch *batch = rocks_batch_new();
+    _cleanup_(buf_done) struct buf value = {};
+    struct rocks_error error;
+    struct reply reply = {};
+
+    rocks_batch_put(batch, KEY_LAYOUT, value_layout(LAYOUT_VERSION + 1, &value));
+    assert_int_equal(rocks_write(h->store->image->rocks, batch, true, &error), 0);
+    crash_and_open(h);
+    assert_null(h->store->image);
+    harness_fetch(h, &reply, Q, 1, 1, 0, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_FAILED);
+    reply_done(&reply);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_append_fetch_ack),
+        TEST(test_order),
+        TEST(test_limits_of_an_answer),
+        TEST(test_append_once),
+        TEST(test_append_invalid),
+        TEST(test_copies_for_several_queues),
+        TEST(test_long_poll),
+        TEST(test_fetch_again),
+        TEST(test_lease),
+        TEST(test_park),
+        TEST(test_acks_of_before_the_restart),
+        TEST(test_ack_invalid),
+        TEST(test_expiry),
+        TEST(test_sweep),
+        TEST(test_full),
+        TEST(test_drain),
+        TEST(test_interval),
+        TEST(test_records),
+        TEST(test_records_in_one_group),
+        TEST(test_records_by_prefix),
+        TEST(test_repair),
+        TEST(test_repair_without_tables),
+        TEST(test_damage_that_stays),
+        TEST(test_failure_is_survived),
+        TEST(test_later_layout_is_left_alone),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
