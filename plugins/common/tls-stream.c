@@ -14,10 +14,10 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "buf.h"
+#include "io-set.h"
 
 enum {
     STAGING_BYTES = 80 << 10, /* the records of one write piece and what goes with them */
@@ -33,7 +33,7 @@ struct tls_stream {
     sd_event *event;
     const struct tls_stream_ops *ops; /* the owner's */
     void *userdata;
-    sd_event_source *io;    /* NULL when it is over */
+    struct io_watch io;     /* of fd; none when it is over */
     sd_event_source *timer; /* while the handshake lasts */
     sd_event_source *later; /* while something is to be told from the loop */
     struct buf out;         /* encrypted, refused by the kernel so far */
@@ -41,7 +41,6 @@ struct tls_stream {
     int error;              /* of the end */
     int socket_error;       /* errno of the last failed recv() */
     int fd;
-    uint32_t events; /* that io waits for */
     enum stream_state state;
     bool connecting : 1;   /* client side, until the socket is first writable */
     bool client : 1;       /* speaks first */
@@ -51,6 +50,7 @@ struct tls_stream {
     bool socket_empty : 1; /* recv() gave less than asked: the rest is for the next event */
     bool drained : 1;      /* OpenSSL gave all that it could make of what came */
     bool paused : 1;
+    bool hung_up : 1;     /* the peer closed while nobody read */
     bool shut : 1;        /* close_notify is sent or queued */
     bool reported : 1;    /* on_closed ran */
     bool dispatching : 1; /* a handler of ours is on the stack */
@@ -161,9 +161,8 @@ static BIO *bio_new(struct tls_stream *s)
 static void stream_watch(struct tls_stream *s)
 {
     uint32_t want = 0;
-    int r;
 
-    if (!s->io)
+    if (!s->io.set)
         return;
     if (s->connecting)
         want = EPOLLOUT;
@@ -171,11 +170,11 @@ static void stream_watch(struct tls_stream *s)
         want = EPOLLIN;
     if (buf_len(&s->out) > 0)
         want |= EPOLLOUT;
-    if (want == s->events)
-        return;
-    r = sd_event_source_set_io_events(s->io, want);
-    assert(r >= 0);
-    s->events = want;
+    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep. */
+    if (want != 0 || !s->hung_up)
+        io_watch_change(&s->io, want);
+    else
+        io_watch_sleep(&s->io);
 }
 
 static int stream_on_later(sd_event_source *source, void *userdata);
@@ -227,7 +226,7 @@ static void stream_end(struct tls_stream *s, int error, const char *reason)
     s->state = STREAM_OVER;
     s->error = error;
     s->reason = xstrdup(reason);
-    s->io = sd_event_source_disable_unref(s->io);
+    io_watch_end(&s->io);
     s->timer = sd_event_source_disable_unref(s->timer);
     stream_later(s);
 }
@@ -328,12 +327,12 @@ static void stream_hung_up(struct tls_stream *s, uint32_t revents)
     int error = 0;
     socklen_t len = sizeof(error);
 
-    if (revents & EPOLLERR) {
-        (void)getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len);
-        error = error ? error : ECONNRESET;
-        stream_end(s, -error, strerror(error));
-    } else
-        (void)sd_event_source_set_enabled(s->io, SD_EVENT_OFF);
+    s->hung_up = true;
+    if (!(revents & EPOLLERR))
+        return;
+    (void)getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len);
+    error = error ? error : ECONNRESET;
+    stream_end(s, -error, strerror(error));
 }
 
 static void stream_transfer(struct tls_stream *s, uint32_t revents)
@@ -351,7 +350,7 @@ static void stream_transfer(struct tls_stream *s, uint32_t revents)
         stream_hung_up(s, revents);
 }
 
-static int stream_on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static void stream_on_io(struct io_watch *watch, uint32_t revents, void *userdata)
 {
     struct tls_stream *s = userdata;
 
@@ -363,7 +362,6 @@ static int stream_on_io(sd_event_source *source, int fd, uint32_t revents, void 
     else
         stream_transfer(s, revents);
     stream_leave(s);
-    return 0;
 }
 
 static int stream_on_later(sd_event_source *source, void *userdata)
@@ -424,15 +422,14 @@ static int stream_set_up(struct tls_stream *s, SSL_CTX *context, const char *ser
 
     (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &yes,
                      sizeof(yes)); /* a local socket has none */
-    s->events = s->connecting ? EPOLLOUT : EPOLLIN;
-    r = sd_event_add_io(s->event, &s->io, s->fd, s->events, stream_on_io, s);
+    r = io_watch_begin(&s->io, s->event, s->fd, s->connecting ? EPOLLOUT : EPOLLIN, stream_on_io,
+                       s);
     if (r < 0)
         return r;
     r = sd_event_add_time_relative(s->event, &s->timer, CLOCK_MONOTONIC, handshake_usec, 0,
                                    stream_on_timeout, s);
     if (r < 0)
         return r;
-    sd_event_source_set_exit_on_failure(s->io, true);
     sd_event_source_set_exit_on_failure(s->timer, true);
     return 0;
 }
@@ -462,7 +459,7 @@ struct tls_stream *tls_stream_free(struct tls_stream *s)
         return NULL;
     sd_event_source_disable_unref(s->later);
     sd_event_source_disable_unref(s->timer);
-    sd_event_source_disable_unref(s->io);
+    io_watch_end(&s->io);
     sd_event_unref(s->event);
     SSL_free(s->ssl);
     buf_done(&s->out);
@@ -530,8 +527,6 @@ void tls_stream_pause(struct tls_stream *s, bool paused)
     if (s->paused == paused)
         return;
     s->paused = paused;
-    if (s->io && !paused)
-        (void)sd_event_source_set_enabled(s->io, SD_EVENT_ON);
     if (stream_has_unread(s))
         stream_later(s);
     stream_watch(s);

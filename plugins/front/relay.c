@@ -4,10 +4,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "buf.h"
+#include "io-set.h"
 #include "listener.pb-c.h"
 
 enum { CHAIN_MAX = 16 };
@@ -27,13 +27,12 @@ struct relay {
     struct target *target;
     struct target_wait wait;
     const char *socket_name;
-    sd_event_source *io;    /* of fd */
+    struct io_watch io;     /* of fd */
     sd_event_source *timer; /* after one side has ended */
     struct buf up;          /* the listener's */
     struct buf down;        /* the client's */
     union relay_address peer;
     int fd; /* to the listener; -1: not yet, or no more */
-    uint32_t events;
     enum relay_state state;
     bool hung_up; /* the listener is gone, what it said may not be read yet */
 };
@@ -169,23 +168,19 @@ static void relay_listener_ended(struct relay *relay)
 static void relay_watch(struct relay *relay)
 {
     uint32_t want = 0;
-    int r;
 
-    if (!relay->io)
+    if (!relay->io.set)
         return;
     if (relay->state != RELAY_CLIENT_ENDED && buf_len(&relay->down) == 0 &&
         tls_stream_pending(relay->tls) == 0)
         want |= EPOLLIN;
     if (buf_len(&relay->up) > 0)
         want |= EPOLLOUT;
-    if (want != relay->events) {
-        r = sd_event_source_set_io_events(relay->io, want);
-        assert(r >= 0);
-        relay->events = want;
-    }
-    /* A hang-up is reported however little is asked for: nothing to do means not to listen at all. */
-    if (relay->hung_up)
-        (void)sd_event_source_set_enabled(relay->io, want ? SD_EVENT_ON : SD_EVENT_OFF);
+    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep. */
+    if (want != 0 || !relay->hung_up)
+        io_watch_change(&relay->io, want);
+    else
+        io_watch_sleep(&relay->io);
 }
 
 /* Bytes taken. */
@@ -260,7 +255,7 @@ static void relay_read_down(struct relay *relay)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        relay->io = sd_event_source_disable_unref(relay->io);
+        io_watch_end(&relay->io);
         relay->fd = close_fd(relay->fd);
         relay_listener_ended(relay);
         relay_finish_down(relay);
@@ -282,7 +277,7 @@ static void relay_on_writable(struct tls_stream *tls, void *userdata)
     relay_watch(relay);
 }
 
-static int relay_on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static void relay_on_io(struct io_watch *watch, uint32_t revents, void *userdata)
 {
     struct relay *relay = userdata;
 
@@ -291,11 +286,10 @@ static int relay_on_io(sd_event_source *source, int fd, uint32_t revents, void *
         relay_listener_ended(relay);
     }
     if (buf_len(&relay->up) > 0 && !relay_flush_up(relay))
-        return 0;
-    if ((relay->events & EPOLLIN) && (revents & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        return;
+    if ((watch->events & EPOLLIN) && (revents & (EPOLLIN | EPOLLHUP | EPOLLERR)))
         relay_read_down(relay);
     relay_watch(relay);
-    return 0;
 }
 
 /* ---- beginning ---- */
@@ -305,11 +299,9 @@ static int relay_open(struct relay *relay, int fd)
     int r;
 
     relay->fd = fd;
-    relay->events = EPOLLIN;
-    r = sd_event_add_io(relay->host->event, &relay->io, fd, relay->events, relay_on_io, relay);
+    r = io_watch_begin(&relay->io, relay->host->event, fd, EPOLLIN, relay_on_io, relay);
     if (r < 0)
         return r;
-    sd_event_source_set_exit_on_failure(relay->io, true);
     relay->state = RELAY_OPEN;
     relay_append_preamble(relay);
     relay_flush_up(relay);
@@ -395,7 +387,7 @@ struct relay *relay_free(struct relay *relay)
     if (relay->host)
         relay_unlink(relay);
     target_forget(&relay->wait);
-    sd_event_source_disable_unref(relay->io);
+    io_watch_end(&relay->io);
     sd_event_source_disable_unref(relay->timer);
     tls_stream_free(relay->tls);
     close_fd(relay->fd);
