@@ -52,6 +52,8 @@ void records_written(struct records *r, uint64_t group)
 
     while (done < r->count && r->changes[done].group <= group)
         free(r->changes[done++].key);
+    if (done == 0)
+        return;
     memmove(r->changes, r->changes + done, (r->count - done) * sizeof(*r->changes));
     r->count -= done;
 }

@@ -11,6 +11,7 @@
 
 enum { ROUNDS = 20, BATCH = 7, IN_FLIGHT = 4, LIFE_USEC_MAX = 60000, PARTITIONS = 3 };
 
+static const char *program; /* the path of this one */
 static const char *const partitions[PARTITIONS] = { "d", "e", "f/m" };
 
 static uint64_t number_of(const Bus__FetchedItem *item)
@@ -121,7 +122,7 @@ static pid_t spawn(const char *what, const char *dir, int fd, uint64_t number)
         return pid;
     snprintf(fd_text, sizeof(fd_text), "%d", fd);
     snprintf(number_text, sizeof(number_text), "%lu", (unsigned long)number);
-    execl("/proc/self/exe", "test-store-crash", what, dir, fd_text, number_text, NULL);
+    execl(program, program, what, dir, fd_text, number_text, NULL);
     _exit(1);
 }
 
@@ -289,6 +290,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_acks),
     };
 
+    program = argv[0];
     if (argc == 5)
         return child(argv);
     log_set_level(LOG_WARNING);

@@ -240,6 +240,9 @@ static void test_append_invalid(void **state)
         assert_int_equal(append_items(h, cases[i].producer, cases[i].sequence, &cases[i].item, 1),
                          STATUS_INVALID);
     assert_int_equal(append_items(h, "p", 1, NULL, 0), STATUS_DONE); /* nothing to store is fine */
+    assert_int_equal(append_items(h, "e", 1, &(struct batch_item){ Q, "", 0, -1, "" }, 1),
+                     STATUS_DONE);
+    expect_fetch(h, 1, 1, 0, "1");
     assert_int_equal(append(h, 2, "d", 0, -1, "a"), STATUS_DONE);
 }
 
@@ -529,6 +532,7 @@ static void test_records(void **state)
         { { "a", NULL, 0, NULL, 0 }, STATUS_DONE, 0 },
         { { "a", "4", 0, "w", 1 }, STATUS_DONE, 1 },
         { { "a", "5", 0, "w", 2 }, STATUS_DONE, 2 },
+        { { "empty", "", 0, NULL, 0 }, STATUS_DONE, 1 },
         { { "a", "4", 0, "w", 1 }, STATUS_DONE, 2 }, /* sent again: done once */
         { { "a", "7", 0, "w", 4 }, STATUS_OUT_OF_ORDER, 0 },
         { { "", "7", 0, NULL, 0 }, STATUS_INVALID, 0 },
