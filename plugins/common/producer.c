@@ -165,8 +165,8 @@ static int producer_on_retry(sd_event_source *source, uint64_t usec, void *userd
     return 0;
 }
 
-int producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count,
-                       void *batch)
+void producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count,
+                        void *batch)
 {
     uint64_t sequence = send_window_add(&producer->window);
 
@@ -178,7 +178,6 @@ int producer_add_batch(struct producer *producer, Bus__PublishItem **items, size
         .batch = batch,
     };
     producer_send(producer);
-    return 0;
 }
 
 unsigned producer_room(const struct producer *producer)

@@ -27,6 +27,6 @@ unsigned producer_room(const struct producer *producer);
 void producer_on_room(struct producer *producer, void (*fn)(void *userdata), void *userdata);
 /* @items, and all they point to, are borrowed until @batch comes back in @committed: they are packed again when they must
  * be sent again. Asserts room. Together they must fit a bus message. */
-int producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count,
+void producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count,
                        void *batch);
 unsigned producer_outstanding(const struct producer *producer);

@@ -171,7 +171,7 @@ static void add(struct fixture *f)
     bus__publish_item__init(&batch->item);
     batch->item.device_id = batch->device_id;
     batch->items[0] = &batch->item;
-    assert_int_equal(producer_add_batch(f->producer, batch->items, 1, batch), 0);
+    producer_add_batch(f->producer, batch->items, 1, batch);
 }
 
 static void add_all(struct fixture *f, unsigned count)
@@ -226,7 +226,7 @@ static void test_router_dies_after_applying(void **state)
     f->silent = 3;
     start_router(f);
     add_all(f, PRODUCER_WINDOW);
-    loop_until(f, f->applied_count == 3);
+    loop_until(f, f->silent == 0);
     f->router = bus_free(f->router);
     start_router(f);
     loop_until(f, f->committed == PRODUCER_WINDOW);
