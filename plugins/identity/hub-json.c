@@ -32,14 +32,11 @@ static json_t *object_read(struct span text)
 
 /* ---- one identity ---- */
 
-static const struct {
-    enum scope_auth auth;
-    const char *name;
-} auth_names[] = {
-    { SCOPE_AUTH_NONE, "none" },
-    { SCOPE_AUTH_SAS, "sas" },
-    { SCOPE_AUTH_THUMBPRINT, "selfSigned" },
-    { SCOPE_AUTH_AUTHORITY, "certificateAuthority" },
+static const char *const auth_names[_SCOPE_AUTH_COUNT] = {
+    [SCOPE_AUTH_NONE] = "none",
+    [SCOPE_AUTH_SAS] = "sas",
+    [SCOPE_AUTH_THUMBPRINT] = "selfSigned",
+    [SCOPE_AUTH_AUTHORITY] = "certificateAuthority",
 };
 
 static enum scope_auth auth_of(const json_t *authentication)
@@ -48,19 +45,10 @@ static enum scope_auth auth_of(const json_t *authentication)
 
     if (!name)
         return SCOPE_AUTH_SAS;
-    for (size_t i = 0; i < ELEMENTSOF(auth_names); i++)
-        if (strcasecmp(name, auth_names[i].name) == 0)
-            return auth_names[i].auth;
+    for (enum scope_auth auth = 0; auth < _SCOPE_AUTH_COUNT; auth++)
+        if (strcasecmp(name, auth_names[auth]) == 0)
+            return auth;
     return SCOPE_AUTH_NONE;
-}
-
-static const char *auth_name(enum scope_auth auth)
-{
-    for (size_t i = 0; i < ELEMENTSOF(auth_names); i++)
-        if (auth_names[i].auth == auth)
-            return auth_names[i].name;
-    assert(!"an auth without a name");
-    return NULL;
 }
 
 /* NULL: there is none, or it is no key. */
@@ -190,7 +178,7 @@ char *scope_identity_print(const struct scope_identity *identity)
         "{s:s, s:o, s:s, s:{s:s, s:{s:o, s:o}, s:{s:o, s:o}}, s:{s:b}, s:o, s:o}", "deviceId",
         identity->device_id, "generationId", text_or_null(identity->generation_id), "status",
         identity->enabled ? "enabled" : "disabled", "authentication", "type",
-        auth_name(identity->auth), "symmetricKey", "primaryKey", key_or_null(identity->primary_key),
+        auth_names[identity->auth], "symmetricKey", "primaryKey", key_or_null(identity->primary_key),
         "secondaryKey", key_or_null(identity->secondary_key), "x509Thumbprint", "primaryThumbprint",
         text_or_null(identity->primary_thumbprint), "secondaryThumbprint",
         text_or_null(identity->secondary_thumbprint), "capabilities", "iotEdge", identity->is_edge,
