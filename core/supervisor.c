@@ -11,7 +11,6 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -30,6 +29,7 @@ enum {
     MISSED_HEARTBEATS = 5,
     TIMER_ACCURACY_USEC = 1000,
     SETTLE_GRACE_USEC = 1000 * 1000,
+    SETTLE_MAX_USEC = 60 * 1000 * 1000, /* below systemd's patience with a start */
     STOP_GRACE_USEC = 10 * 1000 * 1000,
 };
 
@@ -552,13 +552,14 @@ static int supervisor_on_stop_deadline(sd_event_source *source, uint64_t usec, v
 
 static int supervisor_stop(struct supervisor *s)
 {
+    uint64_t deadline_usec = stop_deadline_usec(s);
     int r;
 
-    log_event(LOG_INFO, 0, "stopping");
-    sd_notify(0, "STOPPING=1\nSTATUS=stopping");
+    log_event(LOG_INFO, 0, "stopping", F_USEC(deadline_usec));
+    sd_notifyf(0, "STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=%" PRIu64, deadline_usec);
     s->stopping = true;
-    r = sd_event_add_time_relative(s->event, &s->stop_timer, CLOCK_MONOTONIC, stop_deadline_usec(s),
-                                   0, supervisor_on_stop_deadline, s);
+    r = sd_event_add_time_relative(s->event, &s->stop_timer, CLOCK_MONOTONIC, deadline_usec, 0,
+                                   supervisor_on_stop_deadline, s);
     supervisor_turn(s);
     return keep_or_exit(r, s->stop_timer, PRIORITY_TIMER);
 }
@@ -628,26 +629,25 @@ static int supervisor_on_turn(sd_event_source *source, void *userdata)
 
 /* Beginning */
 
+/* A record lock, because a child between fork and exec does not share it: when brinkd is killed, it is free at once. */
 static int supervisor_lock(struct supervisor *s)
 {
     _cleanup_(freep) char *path = xasprintf("%s/brinkd.lock", s->appliance->run_dir);
-    char holder[32] = "";
+    const struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    struct flock held = whole;
 
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0)
         return -errno;
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return -errno;
-        if (pread(s->lock_fd, holder, sizeof(holder) - 1, 0) < 0)
-            return -errno;
-        log_event(LOG_ERR, 0, "another brinkd is at work in this run_dir",
-                  F_PATH(s->appliance->run_dir), F_STR("pid", holder));
-        return -EBUSY;
-    }
-    if (ftruncate(s->lock_fd, 0) < 0 || dprintf(s->lock_fd, "%d", getpid()) < 0)
+    if (fcntl(s->lock_fd, F_SETLK, &whole) == 0)
+        return 0;
+    if (errno != EAGAIN && errno != EACCES)
         return -errno;
-    return 0;
+    if (fcntl(s->lock_fd, F_GETLK, &held) < 0)
+        return -errno;
+    log_event(LOG_ERR, 0, "another brinkd is at work in this run_dir",
+              F_PATH(s->appliance->run_dir), F_PID(held.l_pid));
+    return -EBUSY;
 }
 
 static int make_folder(const char *parent, const char *name, mode_t mode, gid_t group)
@@ -747,6 +747,7 @@ static int supervisor_settle_in(struct supervisor *s)
     _cleanup_(freep) char *tally_path = xasprintf("%s/brinkd/tally", s->appliance->state_dir);
     int r;
 
+    signal(SIGPIPE, SIG_IGN); /* a log that nobody reads any more is no reason to end */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         return -errno;
     r = supervisor_make_folders(s);
@@ -824,7 +825,8 @@ static uint64_t settle_usec(const struct supervisor *s)
     for (size_t i = 0; i < s->unit_count; i++)
         if (longest < s->units[i]->config.ready_timeout_usec)
             longest = s->units[i]->config.ready_timeout_usec;
-    return longest + SETTLE_GRACE_USEC;
+    longest += SETTLE_GRACE_USEC;
+    return longest < SETTLE_MAX_USEC ? longest : SETTLE_MAX_USEC;
 }
 
 int supervisor_run(struct supervisor *s)

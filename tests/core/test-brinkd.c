@@ -31,9 +31,10 @@ struct edge {
     char dir[32];
     pid_t brinkd;
     int log[2];
-    struct buf text; /* all that was logged */
-    size_t mark;     /* what is looked for begins here */
-    int notify;      /* what systemd would hear; -1: there is none */
+    struct buf text;    /* all that was logged */
+    size_t mark;        /* what is looked for begins here */
+    int notify;         /* what systemd would hear; -1: there is none */
+    int systemd_socket; /* handed to brinkd as "a.in"; -1: none */
 };
 
 /* Files */
@@ -140,6 +141,17 @@ static bool edge_saw(struct edge *e, const char *const *words)
 
 /* brinkd's life */
 
+static void pass_systemd_socket(int fd)
+{
+    char pid[16];
+
+    snprintf(pid, sizeof(pid), "%d", getpid());
+    setenv("LISTEN_PID", pid, true);
+    setenv("LISTEN_FDS", "1", true);
+    setenv("LISTEN_FDNAMES", "a.in", true);
+    dup2(fd, 3);
+}
+
 static pid_t edge_run(struct edge *e, const char *option)
 {
     _cleanup_(freep) char *notify = xasprintf("%s/notify", e->dir);
@@ -151,6 +163,8 @@ static pid_t edge_run(struct edge *e, const char *option)
     dup2(e->log[1], STDOUT_FILENO);
     if (e->notify >= 0)
         setenv("NOTIFY_SOCKET", notify, true);
+    if (e->systemd_socket >= 0)
+        pass_systemd_socket(e->systemd_socket);
     execl(BRINKD, "brinkd", "--config", e->dir, option, NULL);
     _exit(EXIT_FAILURE);
 }
@@ -226,7 +240,7 @@ static int edge_make(void **state)
     if (mkdir(folder, 0755) < 0)
         return -1;
     edge_put(e, "brink.yaml", "hostname: localhost\nrun_dir: run\nstate_dir: state\n");
-    e->notify = -1;
+    e->notify = e->systemd_socket = -1;
     *state = e;
     return 0;
 }
@@ -249,6 +263,7 @@ static int edge_remove(void **state)
     close(e->log[0]);
     close(e->log[1]);
     close_fd(e->notify);
+    close_fd(e->systemd_socket);
     buf_done(&e->text);
     r = system(command);
     free(e);
@@ -357,18 +372,26 @@ static void edge_start_two(struct edge *e)
     edge_expect_state(e, "b", "ready");
 }
 
-/* Connects to a socket in run_dir/streams; the pid of the plugin that answered. */
-static int stream_connect(const struct edge *e, const char *name)
+static struct sockaddr_un unix_address(const struct edge *e, const char *name)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", e->dir, name);
+    return address;
+}
+
+/* -1: refused. */
+static int stream_connect(const struct edge *e, const char *name)
+{
+    struct sockaddr_un address = unix_address(e, name);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s/run/streams/%s", e->dir, name);
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         return close_fd(fd);
     return fd;
 }
 
+/* The pid of the plugin that took the connection. */
 static pid_t stream_answer(int fd)
 {
     struct pollfd pollfd = { fd, POLLIN, 0 };
@@ -484,6 +507,7 @@ static void test_stopped_process_is_a_hang(void **state)
     edge_start(e);
     edge_expect_state(e, "a", "ready");
     edge_expect_state(e, "b", "ready");
+    edge_expect(e, " a: heartbeat"); /* brings the words that the operator sees */
     a = edge_status(e, "a");
     assert_string_equal(a.status, "fine");
     edge_mark(e);
@@ -555,19 +579,20 @@ static void test_killed_brinkd_is_followed_by_one_that_adopts(void **state)
     listen_inode(a.pid, before, sizeof(before));
 
     edge_kill_brinkd(e);
-    assert_int_equal(stream_answer(stream_connect(e, "in.sock")), a.pid); /* served without it */
+    assert_int_equal(stream_answer(stream_connect(e, "run/streams/in.sock")),
+                     a.pid); /* served without it */
     edge_start(e);
     edge_expect(e, "plugin adopted", "plugin=a ");
     edge_expect_state(e, "a", "ready");
     edge_expect_state(e, "b", "ready");
     assert_same_process(edge_status(e, "a"), a);
     assert_same_process(edge_status(e, "b"), b);
-    assert_int_equal(stream_answer(stream_connect(e, "in.sock")), a.pid);
+    assert_int_equal(stream_answer(stream_connect(e, "run/streams/in.sock")), a.pid);
 
     /* The new one holds the listen socket, too: a connection made while there is no plugin waits and is answered. */
     edge_mark(e);
     kill(a.pid, SIGSTOP);
-    fd = stream_connect(e, "in.sock");
+    fd = stream_connect(e, "run/streams/in.sock");
     kill(a.pid, SIGKILL);
     edge_expect(e, "plugin died", "plugin=a ", "how is not known");
     edge_expect_state(e, "a", "ready");
@@ -673,7 +698,7 @@ static void test_stop_and_start_by_the_operator(void **state)
     assert_string_equal(edge_command(e, STOP, "a"), "");
     assert_int_equal(edge_status(e, "a").state, STATE(STOPPED));
     assert_int_equal(edge_status(e, "a").pid, 0);
-    assert_int_equal(stream_connect(e, "in.sock"), -1); /* refused, not left waiting */
+    assert_int_equal(stream_connect(e, "run/streams/in.sock"), -1); /* refused, not left waiting */
     assert_string_equal(edge_command(e, KILL, "a"), "it is not running");
     assert_string_equal(edge_command(e, STOP, "a"), "");
     assert_string_equal(edge_command(e, START, "a"), "");
@@ -819,6 +844,57 @@ static void test_stranger_on_the_control_socket_is_refused(void **state)
     assert_int_equal(edge_status(e, "a").state, STATE(READY));
 }
 
+static void test_socket_from_systemd_is_used(void **state)
+{
+    struct edge *e = *state;
+    struct sockaddr_un address = unix_address(e, "systemd.sock");
+
+    e->systemd_socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(e->systemd_socket, (const struct sockaddr *)&address, sizeof(address)),
+                     0);
+    assert_int_equal(listen(e->systemd_socket, 8), 0);
+    edge_add(e, "a", "good", "sockets: [{name: in, listen: 'unix:streams/in.sock'}]\n");
+    edge_start(e);
+    edge_expect_state(e, "a", "ready");
+    assert_int_equal(stream_answer(stream_connect(e, "systemd.sock")), edge_status(e, "a").pid);
+    assert_int_equal(stream_connect(e, "run/streams/in.sock"), -1);
+    /* Stopped and started, it is there again: systemd gives it once only. */
+    assert_string_equal(edge_command(e, STOP, "a"), "");
+    assert_string_equal(edge_command(e, START, "a"), "");
+    assert_int_equal(stream_answer(stream_connect(e, "systemd.sock")), edge_status(e, "a").pid);
+}
+
+/* brinkd dies while it restarts a plugin: at any step of that, the next one has one process of each, and none is left over. */
+static void test_killed_in_the_middle_of_restarts(void **state)
+{
+    enum { ROUNDS = 12 };
+    struct edge *e = *state;
+    struct seen b;
+
+    edge_start_two(e);
+    b = edge_status(e, "b");
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        edge_mark(e);
+        kill(edge_status(e, "a").pid, SIGKILL);
+        if (i % 3 == 0)
+            edge_expect(e, "plugin died", "plugin=a ");
+        if (i % 3 == 1)
+            edge_expect(e, "plugin changed", "plugin=a ", "state=starting");
+        edge_kill_brinkd(e);
+        edge_start(e);
+        edge_expect_state(e, "a", "ready");
+        edge_expect_state(e, "b", "ready");
+    }
+    assert_same_process(edge_status(e, "b"), b);
+    assert_true(edge_status(e, "a").generation > 1);
+    edge_stop(e);
+    alarm(PATIENCE_MSEC / 1000);
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    assert_int_equal(errno, ECHILD);
+    alarm(0);
+}
+
 /* Of another user: its own state folder, the shared sockets, the uid. Only root can start one. */
 static void test_plugin_of_another_user(void **state)
 {
@@ -841,6 +917,10 @@ static void test_plugin_of_another_user(void **state)
     proc = xasprintf("/proc/%d", edge_status(e, "a").pid);
     assert_int_equal(stat(proc, &st), 0);
     assert_int_equal(st.st_uid, nobody->pw_uid);
+    free(proc);
+    proc =
+        xasprintf("grep -q '^Max open files  *77  *77 ' /proc/%d/limits", edge_status(e, "a").pid);
+    assert_int_equal(system(proc), 0);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, edge_make, edge_remove)
@@ -870,6 +950,8 @@ int main(void)
         TEST(test_check_prints_every_fault),
         TEST(test_start_with_a_bad_configuration_is_refused),
         TEST(test_stranger_on_the_control_socket_is_refused),
+        TEST(test_socket_from_systemd_is_used),
+        TEST(test_killed_in_the_middle_of_restarts),
         TEST(test_plugin_of_another_user),
     };
 
