@@ -130,7 +130,7 @@ static int expected(struct registry_error *ret_error, const char *text)
     return REGISTRY_E_ARGUMENT;
 }
 
-/* A member that is absent or null leaves *@ret as it is. */
+/* A member that is absent or null leaves *@ret as it is. No text holds a NUL: the JSON reader lets none in. */
 static int take_text(const json_t *json, const char *name, const char **ret,
                      struct registry_error *ret_error, const char *what)
 {
@@ -138,7 +138,7 @@ static int take_text(const json_t *json, const char *name, const char **ret,
 
     if (!member || json_is_null(member))
         return 0;
-    if (!json_is_string(member) || strlen(json_string_value(member)) != json_string_length(member))
+    if (!json_is_string(member))
         return expected(ret_error, what);
     *ret = json_string_value(member);
     return 0;

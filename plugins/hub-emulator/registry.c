@@ -300,7 +300,7 @@ static const char *const *wanted_parents(const struct device *current,
 }
 
 /* A parent must be there, and the way up from it must end before it is too long or comes back to @device_id. */
-static int check_parents(const struct registry *registry, const char *device_id,
+static int check_parents(const struct registry *registry, const char *device_id, unsigned above_max,
                          const char *const *parents, struct registry_error *ret_error)
 {
     const struct device *edge;
@@ -313,10 +313,10 @@ static int check_parents(const struct registry *registry, const char *device_id,
     if (!edge)
         return expected(ret_error,
                         "the deviceScope of an existing edge device as the parent's scope");
-    for (unsigned depth = 1; edge; depth++) {
+    for (unsigned above = 1; edge; above++) {
         if (strcmp(edge->id, device_id) == 0)
             return expected(ret_error, "a parent that is not below the device itself");
-        if (depth >= REGISTRY_NESTING_MAX)
+        if (above > above_max)
             return expected(ret_error, "at most 5 edge devices above each other");
         edge =
             edge->parent_scopes ? registry_edge_of_scope(registry, edge->parent_scopes[0]) : NULL;
@@ -341,8 +341,8 @@ static int check_device(const struct registry *registry, const struct device *cu
             ret_error, "an edge device to keep its deviceScope; its parent stands in parentScopes");
     if (check_credentials(spec, ret_error) != 0)
         return REGISTRY_E_ARGUMENT;
-    return check_parents(registry, spec->device_id, wanted_parents(current, spec, edge, place),
-                         ret_error);
+    return check_parents(registry, spec->device_id, REGISTRY_NESTING_MAX - edge,
+                         wanted_parents(current, spec, edge, place), ret_error);
 }
 
 static int check_module(const struct identity_spec *spec, struct registry_error *ret_error)
