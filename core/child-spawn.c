@@ -277,31 +277,22 @@ static _Noreturn void child_run(const struct spawn *spawn, const struct image *i
 
 /* In the parent */
 
-static bool limit_set(pid_t pid, __rlimit_resource_t resource, rlim_t value)
+static void set_limit(pid_t pid, const char *plugin, __rlimit_resource_t resource, const char *what,
+                      uint64_t value)
 {
     const struct rlimit limit = { value, value };
-    struct rlimit hard;
 
-    if (prlimit(pid, resource, &limit, NULL) == 0)
-        return true;
-    /* Root without the capability, as in a container: as much as there is. */
-    if (getrlimit(resource, &hard) == 0 && value > hard.rlim_max) {
-        hard.rlim_cur = hard.rlim_max;
-        prlimit(pid, resource, &hard, NULL);
-    }
-    return false;
+    if (value > 0 && prlimit(pid, resource, &limit, NULL) < 0)
+        log_event(LOG_WARNING, errno, "cannot set a limit", F_PLUGIN(plugin), F_STR("limit", what),
+                  F_COUNT(value));
 }
 
 /* The child waits at the gate meanwhile. */
 static void set_limits(pid_t pid, const struct child_config *config)
 {
-    if (config->open_files > 0 && !limit_set(pid, RLIMIT_NOFILE, config->open_files))
-        log_event(LOG_WARNING, errno, "cannot set the limit of open files", F_PLUGIN(config->name),
-                  F_COUNT(config->open_files));
-    if (SPAWN_LIMITS_MEMORY && config->memory_bytes > 0 &&
-        !limit_set(pid, RLIMIT_DATA, config->memory_bytes))
-        log_event(LOG_WARNING, errno, "cannot set the limit of memory", F_PLUGIN(config->name),
-                  F_BYTES(config->memory_bytes));
+    set_limit(pid, config->name, RLIMIT_NOFILE, "open_files", config->open_files);
+    if (SPAWN_LIMITS_MEMORY)
+        set_limit(pid, config->name, RLIMIT_DATA, "memory", config->memory_bytes);
 }
 
 static int spawn_fork(const struct spawn *spawn, const struct image *image, pid_t *ret_pid,
@@ -380,14 +371,19 @@ bool spawn_failure_is_lasting(const struct spawn_failure *failure)
     return false;
 }
 
+/* Whether the hard limit may be raised is a capability, not a matter of being root: it is tried. */
 void spawn_cap_limits(struct child_config *config)
 {
-    struct rlimit limit;
+    struct rlimit own, raised;
 
-    if (geteuid() == 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
-        config->open_files <= limit.rlim_max)
+    if (getrlimit(RLIMIT_NOFILE, &own) < 0 || config->open_files <= own.rlim_max)
         return;
-    log_event(LOG_WARNING, 0, "fewer open files than configured: brinkd is not root",
-              F_PLUGIN(config->name), F_COUNT(limit.rlim_max));
-    config->open_files = limit.rlim_max;
+    raised = (struct rlimit){ own.rlim_cur, config->open_files };
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+        setrlimit(RLIMIT_NOFILE, &own);
+        return;
+    }
+    log_event(LOG_WARNING, errno, "fewer open files than configured, as brinkd may have no more",
+              F_PLUGIN(config->name), F_COUNT(own.rlim_max));
+    config->open_files = own.rlim_max;
 }

@@ -33,7 +33,7 @@ const char *spawn_step_name(int step);
 /* The same will happen again until an operator mends it. */
 bool spawn_failure_is_lasting(const struct spawn_failure *failure);
 
-/* Lowers what cannot be had, with a warning: open files above the hard limit when brinkd is not root. */
+/* Lowers what cannot be had, with a warning: open files above a hard limit that may not be raised. */
 void spawn_cap_limits(struct child_config *config);
 
 /* The address sanitizer's shadow memory counts as the process's own: no limit can be kept then. */

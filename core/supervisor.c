@@ -88,7 +88,7 @@ static void describe_end(const siginfo_t *how, char *text, size_t size)
         snprintf(text, size, "killed by SIG%s%s", sigabbrev_np(how->si_status) ?: "?",
                  how->si_code == CLD_DUMPED ? ", core dumped" : "");
     else
-        snprintf(text, size, "gone; it was no child of this supervisor, how is not known");
+        snprintf(text, size, "ended; it was adopted, so how is not known");
 }
 
 /* What the end means: REFUSED is one that an operator must mend. */
@@ -129,8 +129,9 @@ static void unit_on_end(struct unit *unit, const siginfo_t *how)
     struct supervisor *s = unit->supervisor;
     char text[sizeof(unit->child.reason)];
     enum child_event event = judge_end(unit, how, text, sizeof(text));
+    bool asked = unit->child.asked;
 
-    if (unit->child.asked) {
+    if (asked) {
         log_event(LOG_INFO, 0, "plugin ended", F_PLUGIN(unit->config.name), F_PID(unit->pid),
                   F_GENERATION(unit->generation), F_REASON(text));
     } else {
@@ -140,7 +141,7 @@ static void unit_on_end(struct unit *unit, const siginfo_t *how)
     }
     unit_forget_process(unit);
     s->processes_changed = true;
-    child_feed(&unit->child, event, text);
+    child_feed(&unit->child, event, asked ? NULL : text); /* why it was asked to is known better */
     supervisor_turn(s);
 }
 
