@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 
+import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import { Amqp } from 'azure-iot-device-amqp';
 
 import { Pair, bodyOf, sasToken, until } from '../../harness.mjs';
 
 const { Client, Message, ModuleClient } = device;
-const noRetry = { shouldRetry: () => false, nextRetryTimeout: () => -1 };
 let pair;
 let hub;
 let monitor;
@@ -187,7 +187,7 @@ test('a device that is disabled while it is connected loses its link', async () 
 test('of two connections of a device the newer one has it', async () => {
     const { connection_string } = await addDevice('twice');
     const older = await connect(Client, connection_string);
-    older.setRetryPolicy(noRetry);
+    older.setRetryPolicy(new common.NoRetry());
     await older.sendEvent(new Message('older'));
     const gone = once(older, 'disconnect');
     const newer = await connect(Client, connection_string);
@@ -202,7 +202,7 @@ test('what else an SDK opens does not fail: C2D, methods; a twin is answered', a
     const client = await connect(Client, (await addDevice('curious')).connection_string);
     client.on('message', () => { });
     client.onDeviceMethod('m', () => { });
-    client.setRetryPolicy(noRetry);
+    client.setRetryPolicy(new common.NoRetry());
     await client.sendEvent(new Message('works'));
     await assert.rejects(client.getTwin());
     await client.close();
