@@ -23,6 +23,7 @@ static const uint64_t SETTLE_USEC = UINT64_C(1000) * 1000; /* changes are saved 
 static const uint64_t CERTIFICATES_USEC = UINT64_C(3600) * 1000 * 1000;
 static const uint64_t CERTIFICATES_RETRY_USEC =
     UINT64_C(60) * 1000 * 1000; /* while there is none */
+static const uint64_t TIMER_ACCURACY_USEC = 1000;
 #define EDGE_HUB "$edgeHub"
 
 struct identity {
@@ -43,6 +44,7 @@ struct identity {
     size_t touched_count, touched_capacity;
     sd_event_source *settle_timer; /* armed while something is not saved yet */
     bool settle_announces;
+    uint64_t announced_usec; /* the last time */
 
     char *token;
     int64_t token_expires_sec;
@@ -80,7 +82,8 @@ static int timer_new(struct identity *identity, uint64_t usec_from_now, sd_event
     int r;
 
     r = sd_event_add_time(identity->event, ret, CLOCK_MONOTONIC,
-                          armed ? now_usec() + usec_from_now : 0, 0, fn, identity);
+                          armed ? now_usec() + usec_from_now : 0, TIMER_ACCURACY_USEC, fn,
+                          identity);
     if (r >= 0)
         r = sd_event_source_set_exit_on_failure(*ret, true);
     if (r >= 0 && !armed)
@@ -90,18 +93,21 @@ static int timer_new(struct identity *identity, uint64_t usec_from_now, sd_event
 
 /* ---- the cached scope ---- */
 
-/* What is in force is saved and told a moment later, together with what else changes by then. */
+/* A change is told and saved in the next turn of the loop; those that follow closely, together a second later: a hundred
+ * devices that come one by one must not make every listener check its clients a hundred times. */
 static void identity_settle_later(struct identity *identity, bool announce)
 {
+    uint64_t since = now_usec() - identity->announced_usec;
+    uint64_t wait = since < SETTLE_USEC ? SETTLE_USEC - since : announce ? 0 : SETTLE_USEC;
     int enabled, r;
 
     identity->settle_announces |= announce;
     r = sd_event_source_get_enabled(identity->settle_timer, &enabled);
     assert(r >= 0);
-    if (enabled == SD_EVENT_OFF) {
-        r = timer_rearm(identity->settle_timer, SETTLE_USEC);
-        assert(r >= 0);
-    }
+    if (enabled != SD_EVENT_OFF && wait > 0)
+        return;
+    r = timer_rearm(identity->settle_timer, wait);
+    assert(r >= 0);
 }
 
 static int identity_on_settle(sd_event_source *source, uint64_t usec, void *userdata)
@@ -111,8 +117,10 @@ static int identity_on_settle(sd_event_source *source, uint64_t usec, void *user
     int r;
 
     identity->settle_announces = false;
-    if (announce)
+    if (announce) {
         identity->cache.version++;
+        identity->announced_usec = now_usec();
+    }
     r = scope_cache_save(identity->keyring, identity->cache_path, &identity->cache);
     if (r < 0) /* it is in force all the same, until the next start */
         log_event(LOG_ERR, r, "cannot save the scope", F_PATH(identity->cache_path));
@@ -636,18 +644,20 @@ static int identity_provision(struct identity *identity, const char *state_dir)
     return 0;
 }
 
-static int identity_start_hub(struct identity *identity, const char *hub_url)
+static int identity_start_hub(struct identity *identity, const struct identity_place *place)
 {
     const struct identity_config *config = identity->config;
     int r;
 
-    identity->hub_url = hub_url ? xstrdup(hub_url)
-                                : xasprintf("https://%s:%llu", identity->provisioning.hub_hostname,
-                                            (unsigned long long)config->upstream_port);
+    identity->hub_url = place->hub_url
+                            ? xstrdup(place->hub_url)
+                            : xasprintf("https://%s:%llu", identity->provisioning.hub_hostname,
+                                        (unsigned long long)config->upstream_port);
     identity->hub_config = (struct hub_client_config){
         .base_url = identity->hub_url,
         .ca_file = optional(config->upstream_ca_file),
         .device_id = identity->provisioning.device_id,
+        .retry_min_usec = place->retry_min_usec,
     };
     r = hub_client_new(identity->event, &identity->hub_config, identity_hub_token, identity,
                        &identity->hub);
@@ -661,6 +671,7 @@ static int identity_start_hub(struct identity *identity, const char *hub_url)
         .device_id = identity->provisioning.device_id,
         .keyring = identity->keyring,
         .refresh_usec = config->scope_refresh_sec * 1000000,
+        .retry_min_usec = place->retry_min_usec,
     };
     return sync_new(identity->event, identity->hub, &identity->sync_config, &identity_sync_ops,
                     identity, &identity->sync);
@@ -695,7 +706,7 @@ int identity_new(const struct identity_place *place, const struct identity_confi
     r = identity_start_certificates(identity, place->state_dir);
     if (r < 0)
         return r;
-    r = identity_start_hub(identity, place->hub_url);
+    r = identity_start_hub(identity, place);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(identity);

@@ -36,8 +36,9 @@ struct identity_place {
     sd_event *event;
     const char *state_dir;
     const char *hostname; /* of the gateway */
-    const char
-        *hub_url; /* NULL: https, the hub of the connection string, the port of the settings */
+    /* NULL: https, the hub of the connection string, the port of the settings */
+    const char *hub_url;
+    uint64_t retry_min_usec; /* towards the hub; 0: a second */
 };
 
 struct identity_ops {

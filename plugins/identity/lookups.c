@@ -6,6 +6,8 @@
 #include "message.h"
 #include "refresh-rule.h"
 
+static const uint64_t TIMER_ACCURACY_USEC = 1000;
+
 struct waiter {
     struct waiter *next;
     lookup_done_fn *fn;
@@ -229,8 +231,8 @@ static struct lookup *lookup_new(struct lookups *lookups, const char *id, const 
     lookup->device_id = xstrdup(device_id);
     lookup->module_id = module_id && *module_id ? xstrdup(module_id) : NULL;
     lookup->deadline_usec = monotonic_usec(lookups) + LOOKUPS_DEADLINE_USEC;
-    r = sd_event_add_time(lookups->event, &lookup->timer, CLOCK_MONOTONIC, lookup->deadline_usec, 0,
-                          lookup_on_deadline, lookup);
+    r = sd_event_add_time(lookups->event, &lookup->timer, CLOCK_MONOTONIC, lookup->deadline_usec,
+                          TIMER_ACCURACY_USEC, lookup_on_deadline, lookup);
     assert(r >= 0);
     r = sd_event_source_set_exit_on_failure(lookup->timer, true);
     assert(r >= 0);

@@ -12,6 +12,7 @@ static const uint64_t RETRY_MIN_USEC = UINT64_C(1000) * 1000;
 static const uint64_t RETRY_MAX_USEC = UINT64_C(60) * 1000 * 1000;
 static const uint64_t RETRY_REFUSED_USEC =
     UINT64_C(120) * 1000 * 1000; /* somebody has to act first */
+static const uint64_t TIMER_ACCURACY_USEC = 1000;
 #define EDGE_HUB "$edgeHub"
 
 enum sync_state { SYNC_WAITING, SYNC_READING_MODULE, SYNC_WRITING_KEY, SYNC_LISTING };
@@ -257,7 +258,8 @@ int sync_new(sd_event *event, struct hub_client *hub, const struct sync_config *
     sync->userdata = userdata;
     sync->last_error = xstrdup("");
     sync->retry_usec = retry_min(sync);
-    r = sd_event_add_time(event, &sync->timer, CLOCK_MONOTONIC, 0, 0, sync_on_timer, sync);
+    r = sd_event_add_time(event, &sync->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
+                          sync_on_timer, sync);
     if (r >= 0)
         r = sd_event_source_set_exit_on_failure(sync->timer, true);
     if (r < 0)
