@@ -1,7 +1,8 @@
 /*
- * Many descriptors behind one source of the event loop. sd-event asks the kernel anew for each handler it runs, and that looks
- * at every descriptor that is ready: with thousands of them ready at once, as after an outage, the loop is busy with nothing
- * else. Here they are in an epoll set of their own, and one turn of the loop serves a batch of them.
+ * Many descriptors behind one source of the event loop. sd-event asks the kernel anew for each
+ * handler it runs, and that looks at every descriptor that is ready: with thousands of them ready
+ * at once, as after an outage, the loop is busy with nothing else. Here they are in an epoll set of
+ * their own, and one turn of the loop serves a batch of them.
  */
 #pragma once
 
@@ -26,7 +27,8 @@ struct io_watch {
     bool awake;
 };
 
-/* All watches of one @event share a set. @fd is the owner's, and must stay open until the watch has ended. */
+/* All watches of one @event share a set. @fd is the owner's, and must stay open until the watch has
+ * ended. */
 int io_watch_begin(struct io_watch *watch, sd_event *event, int fd, uint32_t events,
                    io_watch_fn *fn, void *userdata);
 /* No system call when nothing changes. Wakes a watch that slept. */

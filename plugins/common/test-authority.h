@@ -13,7 +13,8 @@ struct test_authority {
     EVP_PKEY *key;
 };
 
-/* A new certificate for @names ("DNS:localhost,IP:127.0.0.1"; NULL: an authority), signed by @issuer (NULL: by itself). */
+/* A new certificate for @names ("DNS:localhost,IP:127.0.0.1"; NULL: an authority), signed by
+ * @issuer (NULL: by itself). */
 static inline X509 *test_certificate(const struct test_authority *issuer, const char *common_name,
                                      const char *names, EVP_PKEY **ret_key)
 {

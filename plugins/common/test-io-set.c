@@ -182,7 +182,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-/* However many are ready, a timer that is due waits for one batch at most, and nobody waits for ever. */
+/* However many are ready, a timer that is due waits for one batch at most, and nobody waits for
+ * ever. */
 static void test_many_do_not_starve_others(void **state)
 {
     struct owner *owners = xnew_n(struct owner, MANY);

@@ -1,4 +1,5 @@
-/* What all TLS connections of a kind have in common: versions, certificates, and the choices that keep idle ones small. */
+/* What all TLS connections of a kind have in common: versions, certificates, and the choices that
+ * keep idle ones small. */
 #include <assert.h>
 #include <errno.h>
 #include <openssl/err.h>

@@ -1,8 +1,9 @@
 /*
- * One TLS connection on a non-blocking socket. OpenSSL never touches the socket itself: its BIO is ours, so that the errno
- * of the socket is known, a peer that speaks no TLS is told from its first byte, and all records of one turn leave in one
- * send(). What the kernel does not take waits in `out`, encrypted; while it does, no more plain text is accepted. So a
- * connection that is idle owns no buffer, here or in OpenSSL.
+ * One TLS connection on a non-blocking socket. OpenSSL never touches the socket itself: its BIO is
+ * ours, so that the errno of the socket is known, a peer that speaks no TLS is told from its first
+ * byte, and all records of one turn leave in one send(). What the kernel does not take waits in
+ * `out`, encrypted; while it does, no more plain text is accepted. So a connection that is idle
+ * owns no buffer, here or in OpenSSL.
  */
 #include "tls-stream.h"
 
@@ -170,7 +171,8 @@ static void stream_watch(struct tls_stream *s)
         want = EPOLLIN;
     if (buf_len(&s->out) > 0)
         want |= EPOLLOUT;
-    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep. */
+    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep.
+     */
     if (want != 0 || !s->hung_up)
         io_watch_change(&s->io, want);
     else
@@ -321,7 +323,8 @@ static void stream_handshake(struct tls_stream *s)
         s->ops->on_readable(s, s->userdata);
 }
 
-/* Nobody reads now. A dead connection ends; one that was only closed may still hold data and waits to be read. */
+/* Nobody reads now. A dead connection ends; one that was only closed may still hold data and waits
+ * to be read. */
 static void stream_hung_up(struct tls_stream *s, uint32_t revents)
 {
     int error = 0;

@@ -1,6 +1,7 @@
 /*
- * What the front asks of others: its server certificate, of identity. It is fetched whenever identity comes up, when a new one
- * is announced, and from time to time, so that a missed announcement costs little.
+ * What the front asks of others: its server certificate, of identity. It is fetched whenever
+ * identity comes up, when a new one is announced, and from time to time, so that a missed
+ * announcement costs little.
  */
 #include "front.h"
 

@@ -30,7 +30,8 @@ static void front_update_accepting(struct front *front)
                                               want ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
-/* What the handshakes of many clients used is scattered over the heap: it goes back to the system a little after. */
+/* What the handshakes of many clients used is scattered over the heap: it goes back to the system a
+ * little after. */
 static int front_on_trim(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct front *front = userdata;

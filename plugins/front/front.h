@@ -1,7 +1,8 @@
 /*
- * The front: owns the ports and every TLS connection, hands each client's bytes to a listener, and understands none of them.
- * It keeps nothing: a client whose front dies connects again. Without a certificate nobody is accepted; clients wait in the
- * backlog of the listen socket, which is the supervisor's.
+ * The front: owns the ports and every TLS connection, hands each client's bytes to a listener, and
+ * understands none of them. It keeps nothing: a client whose front dies connects again. Without a
+ * certificate nobody is accepted; clients wait in the backlog of the listen socket, which is the
+ * supervisor's.
  */
 #pragma once
 
@@ -57,7 +58,8 @@ int front_new(struct plugin *plugin, const struct front_config *config, struct f
 struct front *front_free(struct front *front);
 DEFINE_FREEP(struct front, front_free)
 
-/* Takes the certificate into use for handshakes from now on. -EINVAL (logged): unusable, the former stays. */
+/* Takes the certificate into use for handshakes from now on. -EINVAL (logged): unusable, the former
+ * stays. */
 int front_use_certificate(struct front *front, const char *chain_pem, const char *key_pem);
 
 /* Follows the certificate that identity issues, for ever. */

@@ -152,8 +152,8 @@ static void relay_linger(struct relay *relay, enum relay_state state)
     sd_event_source_set_exit_on_failure(relay->timer, true);
 }
 
-/* Nothing more goes to the listener; what the client still says is read and dropped, so that its end is seen and what was
- * written to it is not cut off by a reset. */
+/* Nothing more goes to the listener; what the client still says is read and dropped, so that its
+ * end is seen and what was written to it is not cut off by a reset. */
 static void relay_listener_ended(struct relay *relay)
 {
     if (relay->state != RELAY_OPEN)
@@ -176,7 +176,8 @@ static void relay_watch(struct relay *relay)
         want |= EPOLLIN;
     if (buf_len(&relay->up) > 0)
         want |= EPOLLOUT;
-    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep. */
+    /* A hang-up is told however little is asked for: what waits to be read behind it waits asleep.
+     */
     if (want != 0 || !relay->hung_up)
         io_watch_change(&relay->io, want);
     else

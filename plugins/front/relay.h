@@ -1,7 +1,8 @@
 /*
- * One client: its TLS connection on one side, the stream to its listener on the other, and what is on the way between. The
- * stream begins with a preamble that says who is calling. What one side does not take is kept, and no more is read from the
- * other: at most one read of it. An idle relay keeps no buffer.
+ * One client: its TLS connection on one side, the stream to its listener on the other, and what is
+ * on the way between. The stream begins with a preamble that says who is calling. What one side
+ * does not take is kept, and no more is read from the other: at most one read of it. An idle relay
+ * keeps no buffer.
  */
 #pragma once
 
@@ -46,7 +47,8 @@ union relay_address {
     struct sockaddr_in6 in6;
 };
 
-/* Takes @fd whatever the result. @socket_name: of the listen socket, for the preamble; borrowed for the life of the relay. */
+/* Takes @fd whatever the result. @socket_name: of the listen socket, for the preamble; borrowed for
+ * the life of the relay. */
 int relay_new_take(struct relay_host *host, SSL_CTX *context, int fd,
                    const union relay_address *peer, const char *socket_name, struct target *target,
                    struct relay **ret);

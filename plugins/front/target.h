@@ -1,6 +1,6 @@
 /*
- * Where the clients of one listen socket go: the stream socket of a listener. While that is away or its backlog is full the
- * clients queue here, and one timer tries for all of them, in their order.
+ * Where the clients of one listen socket go: the stream socket of a listener. While that is away or
+ * its backlog is full the clients queue here, and one timer tries for all of them, in their order.
  */
 #pragma once
 
@@ -10,7 +10,8 @@
 
 struct target_wait;
 
-/* @fd: connected, the receiver's; or -errno: the listener did not come back in time. May free the waiting object. */
+/* @fd: connected, the receiver's; or -errno: the listener did not come back in time. May free the
+ * waiting object. */
 typedef void target_connected_fn(struct target_wait *wait, int fd);
 
 /* One client that wants to be connected: a member of it. {} when it does not wait. */
@@ -29,7 +30,8 @@ struct target {
     struct sockaddr_un address;
 };
 
-/* @path: as config says, relative to @run_dir unless it begins with a slash. -ENAMETOOLONG: no socket can have that name. */
+/* @path: as config says, relative to @run_dir unless it begins with a slash. -ENAMETOOLONG: no
+ * socket can have that name. */
 int target_init(struct target *target, sd_event *event, const char *run_dir, const char *path,
                 uint64_t patience_usec);
 /* Nobody may be waiting. */

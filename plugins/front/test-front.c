@@ -1,4 +1,5 @@
-/* The whole front in this process, on its real bus and sockets; identity, the listener and the clients are played. */
+/* The whole front in this process, on its real bus and sockets; identity, the listener and the
+ * clients are played. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,7 @@
 /*
- * What one hop on the bus costs: two processes, the role "echo" in one and its caller in the other. Round trips one at a
- * time, and with a full window; small and large bodies. A Publish carries the bytes, as on the message path; it comes back.
+ * What one hop on the bus costs: two processes, the role "echo" in one and its caller in the other.
+ * Round trips one at a time, and with a full window; small and large bodies. A Publish carries the
+ * bytes, as on the message path; it comes back.
  */
 #include <errno.h>
 #include <signal.h>

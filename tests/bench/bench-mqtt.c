@@ -1,7 +1,8 @@
 /*
- * A load generator for MQTT 3.1.1 over TLS, the same for any broker: N publishers, each with W unacknowledged QoS 1 publishes,
- * in one process on one epoll. What one turn has to say to a server goes out in one TLS write, so that the server is what
- * is measured. With --idle it connects N clients and keeps them, for measuring memory.
+ * A load generator for MQTT 3.1.1 over TLS, the same for any broker: N publishers, each with W
+ * unacknowledged QoS 1 publishes, in one process on one epoll. What one turn has to say to a server
+ * goes out in one TLS write, so that the server is what is measured. With --idle it connects N
+ * clients and keeps them, for measuring memory.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -1,6 +1,6 @@
 /*
- * What it costs here to have one record on disk: append, fdatasync, again. The floor under every durable acknowledgement that
- * is not shared with others.
+ * What it costs here to have one record on disk: append, fdatasync, again. The floor under every
+ * durable acknowledgement that is not shared with others.
  */
 #include <errno.h>
 #include <fcntl.h>

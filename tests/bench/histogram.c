@@ -4,7 +4,8 @@
 
 enum { STEP_BITS = 6 };
 
-/* Values below HISTOGRAM_STEPS have a bucket each; above, the six bits behind the leading one choose the step. */
+/* Values below HISTOGRAM_STEPS have a bucket each; above, the six bits behind the leading one
+ * choose the step. */
 static unsigned bucket_of(uint64_t ns)
 {
     unsigned shift, bucket;

@@ -1,4 +1,5 @@
-/* Latencies, kept with a relative error below 2 %: 64 steps for each power of two. {} is an empty one. */
+/* Latencies, kept with a relative error below 2 %: 64 steps for each power of two. {} is an empty
+ * one. */
 #pragma once
 
 #include <stdint.h>

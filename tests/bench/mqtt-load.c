@@ -91,8 +91,8 @@ static void append_connect(struct load_client *c)
         append_text(&c->out, c->password);
 }
 
-/* {"publisher":7,"number":"0000000042","pad":"xxxx"}: the receiver can tell what is missing and what came twice. A payload too
- * short for that is all x. */
+/* {"publisher":7,"number":"0000000042","pad":"xxxx"}: the receiver can tell what is missing and
+ * what came twice. A payload too short for that is all x. */
 static void append_payload(struct load_client *c, struct buf *b)
 {
     size_t begin = buf_len(b), bytes = c->load->payload_bytes, used;

@@ -1,4 +1,5 @@
-/* One MQTT 3.1.1 client of the load generator: connects over TLS, publishes with a window, or just stays. */
+/* One MQTT 3.1.1 client of the load generator: connects over TLS, publishes with a window, or just
+ * stays. */
 #pragma once
 
 #include <netdb.h>
