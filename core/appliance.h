@@ -1,4 +1,5 @@
-/* brink.yaml: what concerns the appliance as a whole. Read by the supervisor and by the operator's command. */
+/* brink.yaml: what concerns the appliance as a whole. Read by the supervisor and by the
+ * operator's command. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,9 +15,9 @@ struct appliance {
     bool fault_injection;
 };
 
-/* Reads @dir/brink.yaml. A relative path in it is relative to @dir; without `plugin_dir` the plugins are looked for where they
- * stand beside this program, installed or built. @ret_error is set on every failure.
- * Returns 0, CONFIG_E_INVALID, or -errno when the file cannot be read. */
+/* Reads @dir/brink.yaml. A relative path in it is relative to @dir; without `plugin_dir` the
+ * plugins are looked for where they stand beside this program, installed or built. @ret_error is
+ * set on every failure. Returns 0, CONFIG_E_INVALID, or -errno when the file cannot be read. */
 int appliance_load(const char *dir, struct appliance *ret, struct config_error *ret_error);
 void appliance_done(struct appliance *appliance);
 

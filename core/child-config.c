@@ -1,6 +1,7 @@
 /*
- * plugins.d/NAME.yaml: the table of keys, and what is checked across keys and files. The text is kept as it was read, and is
- * what the plugin gets: both judge the same bytes, and an edit takes effect when the operator says so, not in a crash.
+ * plugins.d/NAME.yaml: the table of keys, and what is checked across keys and files. The text is
+ * kept as it was read, and is what the plugin gets: both judge the same bytes, and an edit takes
+ * effect when the operator says so, not in a crash.
  */
 #include "child-config.h"
 

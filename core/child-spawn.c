@@ -1,6 +1,7 @@
 /*
- * From a config to a process. What can fail is done by the parent, where it can be told well; the child only puts descriptors
- * in their places, gives up what it must not keep, waits at the gate, and runs the program.
+ * From a config to a process. What can fail is done by the parent, where it can be told well; the
+ * child only puts descriptors in their places, gives up what it must not keep, waits at the gate,
+ * and runs the program.
  */
 #include "child-spawn.h"
 
@@ -38,7 +39,8 @@ static const char *const step_names[_STEP_COUNT] = {
     [STEP_EXEC] = "cannot run the program",
 };
 
-/* All that the child needs, made before the fork. Descriptors as they will stand in the child: SD_LISTEN_FDS_START + index. */
+/* All that the child needs, made before the fork. Descriptors as they will stand in the child:
+ * SD_LISTEN_FDS_START + index. */
 struct image {
     int fds[LISTEN_SOCKETS_MAX + 2];
     unsigned fd_count;
@@ -169,8 +171,8 @@ static int image_make(struct image *image, const struct spawn *spawn)
 
 /* In the child */
 
-/* Puts @fds at SD_LISTEN_FDS_START and above, @gate behind them (closed by exec), and closes all else. First everything goes
- * out of the way, so that no target is a source still needed. */
+/* Puts @fds at SD_LISTEN_FDS_START and above, @gate behind them (closed by exec), and closes all
+ * else. First everything goes out of the way, so that no target is a source still needed. */
 static int place_descriptors(const struct image *image, int *gate)
 {
     int count = (int)image->fd_count, end = SD_LISTEN_FDS_START + count;
@@ -211,7 +213,8 @@ static int become_user(const struct spawn *spawn, const struct image *image)
 {
     const struct child_config *config = spawn->config;
 
-    /* Files of several users in one folder are shared by the bus's group, which that folder hands on. */
+    /* Files of several users in one folder are shared by the bus's group, which that folder
+     * hands on. */
     umask(spawn->group == (gid_t)-1 ? 0077 : 0007);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -errno;
@@ -247,7 +250,7 @@ static int wait_at_gate(int gate)
 
 static _Noreturn void child_fail(int gate, enum step step, int error)
 {
-    struct spawn_failure failure = { step, -error };
+    struct spawn_failure failure = { (int)step, -error };
 
     if (send(gate, &failure, sizeof(failure), MSG_NOSIGNAL) < 0)
         _exit(EXIT_NOT_RUN); /* nobody is there to be told */

@@ -1,6 +1,7 @@
 /*
- * Makes the process of a plugin: its user, limits, environment, descriptors. The process waits at a gate before it runs the
- * program, until its pid was told to the other plugins; so the first word it says on the bus comes from somebody known.
+ * Makes the process of a plugin: its user, limits, environment, descriptors. The process waits at a
+ * gate before it runs the program, until its pid was told to the other plugins; so the first word
+ * it says on the bus comes from somebody known.
  */
 #pragma once
 
@@ -15,17 +16,17 @@ struct spawn {
     const struct appliance *appliance;
     const struct child_config *config;
     uint64_t generation;
-    gid_t group;                /* of the bus, joined by every plugin; -1: none */
+    gid_t group; /* of the bus, joined by every plugin; -1: none */
 };
 
-/* @ret_gate: spawn_release() lets it run; until it is closed, spawn_failed() tells why the program did not run.
- * A gate that closes unreleased ends the process. */
+/* @ret_gate: spawn_release() lets it run; until it is closed, spawn_failed() tells why the
+ * program did not run. A gate that closes unreleased ends the process. */
 int spawn_start(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, int *ret_gate);
 void spawn_release(int gate);
 
 struct spawn_failure {
-    int step;                   /* spawn_step_name() */
-    int error;                  /* errno */
+    int step;  /* spawn_step_name() */
+    int error; /* errno */
 };
 /* After the process ended: was it before the program ran? */
 bool spawn_failed(int gate, struct spawn_failure *ret);
@@ -33,7 +34,8 @@ const char *spawn_step_name(int step);
 /* The same will happen again until an operator mends it. */
 bool spawn_failure_is_lasting(const struct spawn_failure *failure);
 
-/* Lowers what cannot be had, with a warning: open files above a hard limit that may not be raised. */
+/* Lowers what cannot be had, with a warning: open files above a hard limit that may not be
+ * raised. */
 void spawn_cap_limits(struct child_config *config);
 
 /* The address sanitizer's shadow memory counts as the process's own: no limit can be kept then. */

@@ -1,7 +1,8 @@
 /*
- * State × event. Two rules shape the table. A child that was ready before it died is started at once, because a pause is all
- * that its clients should see; only one that dies young waits longer each time. And nothing but an exit ends a process's states:
- * whatever was sent to it, it is there until the kernel says that it is not.
+ * State × event. Two rules shape the table. A child that was ready before it died is started at
+ * once, because a pause is all that its clients should see; only one that dies young waits longer
+ * each time. And nothing but an exit ends a process's states: whatever was sent to it, it is there
+ * until the kernel says that it is not.
  */
 #include "child.h"
 
@@ -249,9 +250,9 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
         [CHILD_ADOPTED]    = child_never,
         [CHILD_HELLO]      = child_greet,
         [CHILD_SAID_READY] = child_announce,
-        [CHILD_HEARTBEAT]  = child_ignore,     /* alive, but of no use yet: the time to be ready runs on */
+        [CHILD_HEARTBEAT]  = child_ignore, /* alive, but of no use yet: its time runs on */
         [CHILD_TIMEOUT]    = child_abort,
-        [CHILD_EXITED]     = child_bury,       /* died before it was useful: waits longer each time */
+        [CHILD_EXITED]     = child_bury, /* died before it was useful: waits longer each time */
         [CHILD_REFUSED]    = child_fail,
     },
     [CHILD_READY] = {

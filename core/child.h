@@ -1,6 +1,7 @@
 /*
- * The life of one plugin as the supervisor sees it: which state it is in, whether it is wanted, and what each event means
- * there. Pure: what is to be done to the process goes through struct child_ops, so a test needs no process and no clock.
+ * The life of one plugin as the supervisor sees it: which state it is in, whether it is wanted, and
+ * what each event means there. Pure: what is to be done to the process goes through struct
+ * child_ops, so a test needs no process and no clock.
  */
 #pragma once
 
@@ -9,62 +10,62 @@
 
 enum child_state {
     CHILD_STOPPED,
-    CHILD_STARTING,             /* spawned, or taken over from a former supervisor; has not said ready */
+    CHILD_STARTING, /* spawned, or taken over from a former supervisor; has not said ready */
     CHILD_READY,
-    CHILD_DRAINING,             /* asked to end, by the operator or because the supervisor stops */
-    CHILD_ABORTING,             /* hung: sent SIGABRT, for a core */
-    CHILD_KILLED,               /* sent SIGKILL */
-    CHILD_BACKOFF,              /* waits for its next start */
-    CHILD_FAILED,               /* the program cannot run or refuses its settings: tried again, seldom */
+    CHILD_DRAINING, /* asked to end, by the operator or because the supervisor stops */
+    CHILD_ABORTING, /* hung: sent SIGABRT, for a core */
+    CHILD_KILLED,   /* sent SIGKILL */
+    CHILD_BACKOFF,  /* waits for its next start */
+    CHILD_FAILED,   /* the program cannot run or refuses its settings: tried again, seldom */
     _CHILD_STATE_COUNT,
 };
 
 enum child_event {
-    CHILD_WANTED,               /* the operator, or the supervisor's start */
+    CHILD_WANTED, /* the operator, or the supervisor's start */
     CHILD_UNWANTED,
-    CHILD_RESTART,              /* the operator: end in order, then start */
-    CHILD_KILL,                 /* the operator's drill, or the supervisor is in a hurry */
-    CHILD_ADOPTED,              /* it runs already, started by a supervisor before this one */
+    CHILD_RESTART, /* the operator: end in order, then start */
+    CHILD_KILL,    /* the operator's drill, or the supervisor is in a hurry */
+    CHILD_ADOPTED, /* it runs already, started by a supervisor before this one */
     CHILD_HELLO,
     CHILD_SAID_READY,
     CHILD_HEARTBEAT,
-    CHILD_TIMEOUT,              /* the one timer, armed by the state */
+    CHILD_TIMEOUT, /* the one timer, armed by the state */
     CHILD_EXITED,
-    CHILD_REFUSED,              /* exited, and starting again as it is will not help */
+    CHILD_REFUSED, /* exited, and starting again as it is will not help */
     _CHILD_EVENT_COUNT,
 };
 
 struct child;
 
 struct child_ops {
-    int (*spawn)(struct child *child);  /* or -errno, @reason filled: no process came to be */
+    int (*spawn)(struct child *child); /* or -errno, @reason filled: no process came to be */
     void (*drain)(struct child *child, uint64_t deadline_usec);
     void (*signal)(struct child *child, int signal_number);
     void (*set_timer)(struct child *child, uint64_t usec_from_now); /* 0: none */
-    void (*changed)(struct child *child);       /* the state is another; last thing of a feed */
-    uint64_t (*now)(struct child *child);       /* CLOCK_MONOTONIC, µs */
+    void (*changed)(struct child *child); /* the state is another; last thing of a feed */
+    uint64_t (*now)(struct child *child); /* CLOCK_MONOTONIC, µs */
     uint32_t (*random)(struct child *child);
 };
 
 struct child_timing {
-    uint64_t ready_usec;        /* from start to ready */
-    uint64_t hang_usec;         /* without a heartbeat */
+    uint64_t ready_usec; /* from start to ready */
+    uint64_t hang_usec;  /* without a heartbeat */
     uint64_t drain_usec;
 };
 
 struct child {
-    const char *name;           /* the owner's, as are ops */
+    const char *name; /* the owner's, as are ops */
     const struct child_ops *ops;
     struct child_timing timing;
     enum child_state state;
-    bool wanted;                /* what should be; the state is what is */
-    bool was_ready;             /* the current process */
-    bool asked;                 /* its end was asked for: no death */
+    bool wanted;    /* what should be; the state is what is */
+    bool was_ready; /* the current process */
+    bool asked;     /* its end was asked for: no death */
     bool adopted;
-    unsigned early_deaths;      /* in a row, before ready: how far the backoff has grown */
-    uint64_t deaths;            /* that nobody asked for */
+    unsigned early_deaths; /* in a row, before ready: how far the backoff has grown */
+    uint64_t deaths;       /* that nobody asked for */
     uint64_t started_usec;
-    char reason[160];           /* of the last change that was not for the better; for the operator */
+    char reason[160]; /* of the last change that was not for the better; for the operator */
 };
 
 enum {
@@ -72,10 +73,12 @@ enum {
     CHILD_BACKOFF_MAX_USEC = 30 * 1000 * 1000,
     CHILD_FAILED_RETRY_USEC = 30 * 1000 * 1000,
     CHILD_ABORT_USEC = 2 * 1000 * 1000,
-    CHILD_KILL_USEC = 5 * 1000 * 1000,  /* then it is said that even SIGKILL does not end it, and sent again */
+    CHILD_KILL_USEC =
+        5 * 1000 * 1000, /* then it is said that even SIGKILL does not end it, and sent again */
 };
 
-void child_init(struct child *child, const char *name, const struct child_timing *timing, const struct child_ops *ops);
+void child_init(struct child *child, const char *name, const struct child_timing *timing,
+                const struct child_ops *ops);
 
 /* The only door. @why stands in the log and in the reason; NULL where the event says it all. */
 void child_feed(struct child *child, enum child_event event, const char *why);
@@ -83,7 +86,8 @@ void child_feed(struct child *child, enum child_event event, const char *why);
 /* Is there a process? */
 bool child_is_alive(const struct child *child);
 
-/* How long to wait after the @deaths'th death in a row (from 1); @random spreads it by a quarter each way, within the cap. */
+/* How long to wait after the @deaths'th death in a row (from 1); @random spreads it by a quarter
+ * each way, within the cap. */
 uint64_t child_backoff_usec(unsigned deaths, uint32_t random);
 
 const char *child_state_name(enum child_state state);

@@ -1,6 +1,7 @@
 /*
- * The supervisor holds a second descriptor of every listen socket, so a plugin's restart refuses no connection: they wait in
- * the backlog. Sockets that systemd or a plugin of a former supervisor brought are used before any is opened.
+ * The supervisor holds a second descriptor of every listen socket, so a plugin's restart refuses no
+ * connection: they wait in the backlog. Sockets that systemd or a plugin of a former supervisor
+ * brought are used before any is opened.
  */
 #include "listen-sockets.h"
 

@@ -1,4 +1,5 @@
-/* brinkd: reads the configuration, takes over or starts the plugins, watches them until it is told to stop. */
+/* brinkd: reads the configuration, takes over or starts the plugins, watches them until it is
+ * told to stop. */
 #include <getopt.h>
 #include <stdio.h>
 #include <sysexits.h>

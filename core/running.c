@@ -1,4 +1,5 @@
-/* RUN_DIR/brinkd.state, "NAME PID START_TICKS GENERATION" a line, and what /proc tells about a process. */
+/* RUN_DIR/brinkd.state, "NAME PID START_TICKS GENERATION" a line, and what /proc tells about a
+ * process. */
 #include "running.h"
 
 #include <errno.h>
@@ -57,7 +58,8 @@ int running_each(const char *path, running_fn *fn, void *userdata)
     return 0;
 }
 
-/* "pid (comm) S ppid …": comm may hold anything, so one counts from the last parenthesis. State is field 3, start is 22. */
+/* "pid (comm) S ppid …": comm may hold anything, so one counts from the last parenthesis. State
+ * is field 3, start is 22. */
 bool start_ticks_parse(struct span stat, uint64_t *ret_ticks)
 {
     const char *end = stat.len > 0 ? memrchr(stat.at, ')', stat.len) : NULL;

@@ -1,6 +1,6 @@
 /*
- * RUN_DIR/brinkd.state: which processes run, for a supervisor that comes after one that died. A pid alone could be somebody
- * else's by then; with the time at which the kernel started it, it cannot.
+ * RUN_DIR/brinkd.state: which processes run, for a supervisor that comes after one that died. A pid
+ * alone could be somebody else's by then; with the time at which the kernel started it, it cannot.
  */
 #pragma once
 
@@ -13,11 +13,12 @@
 struct running {
     char *name;
     pid_t pid;
-    uint64_t start_ticks;       /* field 22 of /proc/PID/stat: clock ticks since boot */
+    uint64_t start_ticks; /* field 22 of /proc/PID/stat: clock ticks since boot */
     uint64_t generation;
 };
 
-void running_append(struct buf *out, const char *name, pid_t pid, uint64_t start_ticks, uint64_t generation);
+void running_append(struct buf *out, const char *name, pid_t pid, uint64_t start_ticks,
+                    uint64_t generation);
 
 /* @fn for each line that makes sense; the strings are borrowed. No file: none. */
 typedef void running_fn(const struct running *running, void *userdata);

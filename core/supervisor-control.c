@@ -1,7 +1,7 @@
 /*
- * The control socket. Who is at the other end is known from the kernel: a pid of ours is that plugin, any other process of
- * root or of brinkd's own user is the operator, and everybody else is turned away. What a peer says is gossip: it can cost
- * the peer its connection, and nothing else.
+ * The control socket. Who is at the other end is known from the kernel: a pid of ours is that
+ * plugin, any other process of root or of brinkd's own user is the operator, and everybody else is
+ * turned away. What a peer says is gossip: it can cost the peer its connection, and nothing else.
  */
 #include "supervisor.h"
 
@@ -48,7 +48,8 @@ static void connection_free(struct connection *c)
     free(c);
 }
 
-/* Also those that have not said hello: what a dead process left in them must not be taken for its successor's words. */
+/* Also those that have not said hello: what a dead process left in them must not be taken for
+ * its successor's words. */
 void unit_disconnect(struct unit *unit)
 {
     struct connection *c = unit->supervisor->connections;
@@ -108,7 +109,8 @@ static void roster_send(struct supervisor *s, struct connection *only)
     for (struct connection *c = s->connections; c; c = c->next) {
         if (!c->greeted || (only && c != only))
             continue;
-        /* One that does not read is hung and gets it when it reads again, or it is dead, which its pidfd says. */
+        /* One that does not read is hung and gets it when it reads again, or it is dead, which
+         * its pidfd says. */
         c->roster_owed = control_send(c->fd, &packet, NULL, 0) < 0;
     }
 }
@@ -127,7 +129,8 @@ bool unit_send_drain(struct unit *unit, uint64_t deadline_usec)
     return unit->connection && control_send(unit->connection->fd, &packet, NULL, 0) == 0;
 }
 
-/* What plugins say. A handler takes @packet or leaves it, and returns -errno when the connection is to end. */
+/* What plugins say. A handler takes @packet or leaves it, and returns -errno when the connection
+ * is to end. */
 
 static void take_hello_sockets(struct connection *c, const Bus__Hello *hello, int *fds,
                                unsigned fd_count)
@@ -260,7 +263,8 @@ static int command_answer(struct connection *c, const char *error)
     return control_send(c->fd, &answer, NULL, 0);
 }
 
-/* Two plugins must not run under one role; one of them may be there switched off, to be started in place of the other. */
+/* Two plugins must not run under one role; one of them may be there switched off, to be started
+ * in place of the other. */
 static const struct unit *role_holder(const struct unit *unit)
 {
     const struct supervisor *s = unit->supervisor;

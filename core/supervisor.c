@@ -1,7 +1,8 @@
 /*
- * Processes and time. Every handler only feeds an event to a child's state table; what follows from it for others (the tally
- * and the state on disk, rosters, gates, answers to the operator, the next stage of a stop) is settled once, at the end of the
- * turn, in one place. So handlers never meet each other half-way, and starting ten plugins costs one fsync.
+ * Processes and time. Every handler only feeds an event to a child's state table; what follows from
+ * it for others (the tally and the state on disk, rosters, gates, answers to the operator, the next
+ * stage of a stop) is settled once, at the end of the turn, in one place. So handlers never meet
+ * each other half-way, and starting ten plugins costs one fsync.
  */
 #include "supervisor.h"
 
@@ -33,8 +34,9 @@ enum {
     STOP_GRACE_USEC = 10 * 1000 * 1000,
 };
 
-/* What a plugin wrote before it fell silent is read before its silence is judged: a supervisor that was itself stopped for a
- * while must not kill those who spoke meanwhile. Control connections are IMPORTANT, exits and signals NORMAL. */
+/* What a plugin wrote before it fell silent is read before its silence is judged: a supervisor
+ * that was itself stopped for a while must not kill those who spoke meanwhile. Control
+ * connections are IMPORTANT, exits and signals NORMAL. */
 enum { PRIORITY_TURN = SD_EVENT_PRIORITY_NORMAL + 10, PRIORITY_TIMER = SD_EVENT_PRIORITY_IDLE };
 
 static struct unit *unit_of(struct child *child)
@@ -227,7 +229,8 @@ static int unit_spawn(struct child *child)
         return r;
     }
     unit->generation = spawn.generation;
-    /* A child that is not reaped has an entry in /proc; without a start time it would just not be adopted. */
+    /* A child that is not reaped has an entry in /proc; without a start time it would just not
+     * be adopted. */
     if (process_start_ticks(unit->pid, &unit->start_ticks) < 0)
         unit->start_ticks = 0;
     r = unit_watch(unit, pidfd);
@@ -268,7 +271,8 @@ static void unit_on_change(struct child *child)
 {
     struct unit *unit = unit_of(child);
 
-    /* While it restarts, its clients wait in the backlog; while it is stopped, they are better refused. */
+    /* While it restarts, its clients wait in the backlog; while it is stopped, they are better
+     * refused. */
     if (child->state == CHILD_STOPPED)
         listen_sockets_close(&unit->config.sockets);
     supervisor_turn(unit->supervisor);
@@ -435,7 +439,8 @@ static void save_running(struct supervisor *s)
                   F_PATH(s->state_path));
 }
 
-/* Descriptors from systemd, named NAME or PLUGIN.NAME. Each goes to the first socket of that name that has none. */
+/* Descriptors from systemd, named NAME or PLUGIN.NAME. Each goes to the first socket of that
+ * name that has none. */
 static void take_systemd_sockets(struct supervisor *s)
 {
     char **names = NULL;
@@ -494,7 +499,8 @@ static void supervisor_notify(struct supervisor *s)
     s->ready_told = true;
 }
 
-/* One plugin that does not come up must not make systemd think that nothing did, and restart the others with it. */
+/* One plugin that does not come up must not make systemd think that nothing did, and restart the
+ * others with it. */
 static int supervisor_on_settle(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct supervisor *s = userdata;
@@ -509,7 +515,8 @@ static int supervisor_on_settle(sd_event_source *source, uint64_t usec, void *us
 
 /* Stopping */
 
-/* Those that take clients in go first, so that the others can finish what was taken in. False: the stage is not over. */
+/* Those that take clients in go first, so that the others can finish what was taken in. False:
+ * the stage is not over. */
 static bool stop_stage(struct supervisor *s, bool with_sockets)
 {
     bool over = true;
@@ -606,8 +613,8 @@ static void open_gates(struct supervisor *s)
     }
 }
 
-/* The order matters: a generation is on disk and a pid is known to the next supervisor and to every plugin before the
- * process that has it may run. */
+/* The order matters: a generation is on disk and a pid is known to the next supervisor and to
+ * every plugin before the process that has it may run. */
 static int supervisor_on_turn(sd_event_source *source, void *userdata)
 {
     struct supervisor *s = userdata;
@@ -630,7 +637,8 @@ static int supervisor_on_turn(sd_event_source *source, void *userdata)
 
 /* Beginning */
 
-/* A record lock, because a child between fork and exec does not share it: when brinkd is killed, it is free at once. */
+/* A record lock, because a child between fork and exec does not share it: when brinkd is killed,
+ * it is free at once. */
 static int supervisor_lock(struct supervisor *s)
 {
     _cleanup_(freep) char *path = xasprintf("%s/brinkd.lock", s->appliance->run_dir);
@@ -661,7 +669,8 @@ static int make_folder(const char *parent, const char *name, mode_t mode, gid_t 
     return r;
 }
 
-/* One that is there stays as whoever made it wanted it, unless plugins of other users could not get in. */
+/* One that is there stays as whoever made it wanted it, unless plugins of other users could not
+ * get in. */
 static int make_top_folder(const char *path, mode_t mode, gid_t group)
 {
     bool shared = group != (gid_t)-1;
@@ -676,7 +685,8 @@ static int make_top_folder(const char *path, mode_t mode, gid_t group)
     return r;
 }
 
-/* Sockets that plugins make in bus/ belong to its group (the set-group-id bit): else one user's could not be used by another. */
+/* Sockets that plugins make in bus/ belong to its group (the set-group-id bit): else one user's
+ * could not be used by another. */
 static int supervisor_make_folders(const struct supervisor *s)
 {
     const struct appliance *a = s->appliance;

@@ -1,6 +1,7 @@
 /*
- * The supervisor: the plugins' processes, the sockets they listen on, and the control socket by which they and the operator
- * speak to it. supervisor.c owns processes and time, supervisor-control.c the control socket.
+ * The supervisor: the plugins' processes, the sockets they listen on, and the control socket by
+ * which they and the operator speak to it. supervisor.c owns processes and time,
+ * supervisor-control.c the control socket.
  */
 #pragma once
 
@@ -24,19 +25,19 @@ struct unit {
     struct supervisor *supervisor;
     struct child child;
     struct child_config config;
-    sd_event_source *timer;     /* the child's one */
+    sd_event_source *timer; /* the child's one */
 
-    pid_t pid;                  /* 0: there is no process, and the rest is empty */
+    pid_t pid; /* 0: there is no process, and the rest is empty */
     int pidfd;
     uint64_t start_ticks;
-    int gate;                   /* -1: adopted */
-    bool released;              /* the gate was opened */
+    int gate;      /* -1: adopted */
+    bool released; /* the gate was opened */
     sd_event_source *exit_source;
-    struct connection *connection;      /* NULL until its Hello, and while it is broken */
+    struct connection *connection; /* NULL until its Hello, and while it is broken */
     char *version;
-    Bus__Control *heartbeat;    /* the last: its numbers are the operator's */
+    Bus__Control *heartbeat; /* the last: its numbers are the operator's */
 
-    uint64_t generation;        /* of the process now, or the last one */
+    uint64_t generation; /* of the process now, or the last one */
 };
 
 struct supervisor {
@@ -44,15 +45,15 @@ struct supervisor {
     sd_event *event;
     sd_event_source *sigterm_source, *sigint_source, *sighup_source, *sigchld_source;
     sd_event_source *turn_source, *settle_timer, *stop_timer;
-    struct unit **units;        /* in the order of their names */
+    struct unit **units; /* in the order of their names */
     size_t unit_count;
     struct tally tally;
-    char *state_path;           /* RUN_DIR/brinkd.state */
-    gid_t group;                /* -1, or the one that lets plugins of several users meet */
+    char *state_path; /* RUN_DIR/brinkd.state */
+    gid_t group;      /* -1, or the one that lets plugins of several users meet */
     int lock_fd;
     bool roster_changed, processes_changed;
     bool ready_told, stopping;
-    char status_told[160];      /* what systemd shows now */
+    char status_told[160]; /* what systemd shows now */
 
     int control_fd;
     char *control_path;
@@ -61,9 +62,10 @@ struct supervisor {
     struct log_limit stranger_limit;
 };
 
-/* Takes @configs whatever the result. What a former supervisor left running is adopted. -EBUSY: another one is at work in run_dir,
- * which was logged. */
-int supervisor_new_take(const struct appliance *appliance, struct child_configs *configs, struct supervisor **ret);
+/* Takes @configs whatever the result. What a former supervisor left running is adopted. -EBUSY:
+ * another one is at work in run_dir, which was logged. */
+int supervisor_new_take(const struct appliance *appliance, struct child_configs *configs,
+                        struct supervisor **ret);
 struct supervisor *supervisor_free(struct supervisor *s);
 DEFINE_FREEP(struct supervisor, supervisor_free)
 

@@ -1,5 +1,6 @@
-/* The tally file: "NAME GENERATION DEATHS LAST_DEATH_SEC HOW…", a line a plugin. Losing it costs a history and, worse, lets
- * generations begin anew; so it is synced before a new generation may run. */
+/* The tally file: "NAME GENERATION DEATHS LAST_DEATH_SEC HOW…", a line a plugin. Losing it costs
+ * a history and, worse, lets generations begin anew; so it is synced before a new generation may
+ * run. */
 #include "tally.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /*
- * What the supervisor remembers of each plugin over its own restarts and the machine's: the generation (every spawn has a new
- * number, which only grows) and the tally of deaths. A text file, one line a plugin.
+ * What the supervisor remembers of each plugin over its own restarts and the machine's: the
+ * generation (every spawn has a new number, which only grows) and the tally of deaths. A text file,
+ * one line a plugin.
  */
 #pragma once
 
@@ -12,10 +13,10 @@
 
 struct tally_entry {
     char *name;
-    uint64_t generation;        /* the last one given out; 0: none yet */
-    uint64_t deaths;            /* that nobody asked for */
-    int64_t last_death_sec;     /* UTC; 0: never */
-    char *last_death;           /* "killed by signal 9"; "" */
+    uint64_t generation;    /* the last one given out; 0: none yet */
+    uint64_t deaths;        /* that nobody asked for */
+    int64_t last_death_sec; /* UTC; 0: never */
+    char *last_death;       /* "killed by signal 9"; "" */
 };
 
 struct tally {

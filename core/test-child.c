@@ -1,4 +1,5 @@
-/* The table is walked whole: every cell is there, and leads where this file says. child.c is included to see its table. */
+/* The table is walked whole: every cell is there, and leads where this file says. child.c is
+ * included to see its table. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>

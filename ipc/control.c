@@ -1,4 +1,5 @@
-/* The control packets on their socket: sent and received whole, with descriptors beside them. Holds nothing between calls. */
+/* The control packets on their socket: sent and received whole, with descriptors beside them.
+ * Holds nothing between calls. */
 #include "control.h"
 
 #include <errno.h>

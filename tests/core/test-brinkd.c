@@ -1,6 +1,7 @@
 /*
- * brinkd as a whole, in an empty directory: processes are really killed, stopped and left behind. What happens is read from the
- * log, which all processes share; a test marks where it stands in the log, acts, and waits for the lines that must follow.
+ * brinkd as a whole, in an empty directory: processes are really killed, stopped and left behind.
+ * What happens is read from the log, which all processes share; a test marks where it stands in the
+ * log, acts, and waits for the lines that must follow.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -589,7 +590,8 @@ static void test_killed_brinkd_is_followed_by_one_that_adopts(void **state)
     assert_same_process(edge_status(e, "b"), b);
     assert_int_equal(stream_answer(stream_connect(e, "run/streams/in.sock")), a.pid);
 
-    /* The new one holds the listen socket, too: a connection made while there is no plugin waits and is answered. */
+    /* The new one holds the listen socket, too: a connection made while there is no plugin waits
+     * and is answered. */
     edge_mark(e);
     kill(a.pid, SIGSTOP);
     fd = stream_connect(e, "run/streams/in.sock");
@@ -864,7 +866,8 @@ static void test_socket_from_systemd_is_used(void **state)
     assert_int_equal(stream_answer(stream_connect(e, "systemd.sock")), edge_status(e, "a").pid);
 }
 
-/* brinkd dies while it restarts a plugin: at any step of that, the next one has one process of each, and none is left over. */
+/* brinkd dies while it restarts a plugin: at any step of that, the next one has one process of
+ * each, and none is left over. */
 static void test_killed_in_the_middle_of_restarts(void **state)
 {
     enum { ROUNDS = 12 };

@@ -1,6 +1,6 @@
 /*
- * A plugin as the supervisor sees one, without the SDK: it speaks control packets and misbehaves as its settings say. On its
- * listen socket it answers each connection with its pid.
+ * A plugin as the supervisor sees one, without the SDK: it speaks control packets and misbehaves as
+ * its settings say. On its listen socket it answers each connection with its pid.
  */
 #include <errno.h>
 #include <fcntl.h>
