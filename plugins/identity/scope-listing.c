@@ -4,7 +4,7 @@
 
 #include "hub-json.h"
 
-enum { PAGES_MAX = 10000, GATEWAYS_MAX = 1000 };
+enum { PAGES_MAX = 2000, GATEWAYS_MAX = 1000 };
 
 /* A gateway whose children are to be asked for. */
 struct gateway {
