@@ -223,14 +223,14 @@ static int image_move_aside(const char *path, char **ret_aside, struct rocks_err
     return 0;
 }
 
-/* A repair that fails for want of room may succeed later; one that fails otherwise never will. */
+/* A repair that the system refuses may succeed later; one that RocksDB gives up never will. */
 static int image_repair(const char *path, const struct rocks_options *options, struct image **ret,
                         struct rocks_error *ret_error)
 {
     int r = rocks_repair(path, options, ret_error);
 
     if (r != 0)
-        return r == -ENOSPC ? r : ROCKS_E_CORRUPT;
+        return r < 0 && r != -EIO ? r : ROCKS_E_CORRUPT;
     r = image_try(path, options, true, ret, ret_error);
     if (r == 0)
         (*ret)->repaired = true;

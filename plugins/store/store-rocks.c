@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct rocks {
     rocksdb_t *db;
@@ -43,9 +44,9 @@ enum {
         1 << 20, /* table files go to disk in steps, not in one burst before the WAL's sync */
     TOMBSTONE_WINDOW = 4096,  /* a table file with so many keys in a row, of which ... */
     TOMBSTONE_TRIGGER = 2048, /* ... so many are removals, is compacted soon */
-    INFO_LOG_BYTES = 256 << 10,
-    INFO_LOG_WARN = 2,
     MANIFEST_BYTES = 1 << 20,
+    INFO_LOG_FATAL = 4,
+    PROBE_BYTES = 256 << 10,
     BATCH_KEPT_BYTES = 256 << 10, /* a batch that was larger gives its memory back */
 };
 
@@ -112,9 +113,9 @@ static void rocks_tune_work(struct rocks *rocks)
     rocksdb_options_set_stats_dump_period_sec(rocks->options, 0);
     rocksdb_options_set_stats_persist_period_sec(rocks->options, 0);
     rocksdb_options_set_skip_stats_update_on_db_open(rocks->options, 1);
-    rocksdb_options_set_info_log_level(rocks->options, INFO_LOG_WARN);
-    rocksdb_options_set_max_log_file_size(rocks->options, INFO_LOG_BYTES);
-    rocksdb_options_set_keep_log_file_num(rocks->options, 2);
+    rocksdb_options_set_info_log_level(rocks->options, INFO_LOG_FATAL);
+    rocksdb_options_set_max_log_file_size(rocks->options, 0);
+    rocksdb_options_set_keep_log_file_num(rocks->options, 1);
 }
 
 static struct rocks *rocks_new(const char *path, const struct rocks_options *options)
@@ -135,6 +136,25 @@ static struct rocks *rocks_new(const char *path, const struct rocks_options *opt
     return rocks;
 }
 
+/*
+ * Is there room to open it at all? RocksDB writes 20 KB to a log of its own when it opens. Where that cannot be written,
+ * RocksDB as Debian builds it, with assertions, ends the process; so it is not let near a full disk, and logs nothing more
+ * once it is open (INFO_LOG_FATAL).
+ */
+static int rocks_probe(const char *path, struct rocks_error *ret_error)
+{
+    _cleanup_(freep) char *name = xasprintf("%s.probe", path), *zeros = xalloc0(PROBE_BYTES);
+    _cleanup_(closep) int fd = open(name, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t n = fd >= 0 ? write(fd, zeros, PROBE_BYTES) : -1;
+    int r = n < 0 ? -errno : n < PROBE_BYTES ? -ENOSPC : 0;
+
+    if (r != 0)
+        snprintf(ret_error->text, sizeof(ret_error->text), "%s cannot be written: %s", name,
+                 strerror(-r));
+    unlink(name);
+    return r;
+}
+
 int rocks_open(const char *path, const struct rocks_options *options, struct rocks **ret,
                struct rocks_error *ret_error)
 {
@@ -142,6 +162,9 @@ int rocks_open(const char *path, const struct rocks_options *options, struct roc
     char *text = NULL;
     int r;
 
+    r = rocks_probe(path, ret_error);
+    if (r != 0)
+        return r;
     rocks->db = rocksdb_open(rocks->options, path, &text);
     r = error_take(text, ret_error);
     if (r != 0)
@@ -172,7 +195,11 @@ int rocks_repair(const char *path, const struct rocks_options *options,
 {
     _cleanup_(rocks_freep) struct rocks *rocks = rocks_new(path, options);
     char *text = NULL;
+    int r;
 
+    r = rocks_probe(path, ret_error);
+    if (r != 0)
+        return r;
     rocksdb_repair_db(rocks->options, path, &text);
     return error_take(text, ret_error);
 }

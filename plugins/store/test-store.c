@@ -1,6 +1,8 @@
 /* The store on a real database, without a bus. */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "test-harness.h"
@@ -417,24 +419,34 @@ static void test_sweep(void **state)
     expect_fetch(h, 1, 1, 0, "x2 x252 x502 x752 x1002 x1252");
 }
 
-static void test_full(void **state)
+/* Appends kilobytes until it is refused. Returns the sequence that was. */
+static uint64_t append_until(struct harness *h, uint64_t sequence, Bus__Status end)
 {
-    struct harness *h = *state;
-    char text[1025];
     struct batch_item items[64];
-    uint64_t sequence = 1;
+    char text[1025];
+    Bus__Status status;
 
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
     for (size_t i = 0; i < ELEMENTSOF(items); i++)
         items[i] = (struct batch_item){ Q, "d", 0, -1, text };
-    h->store->config.max_bytes = 1 << 20;
-    while (append_items(h, "p", sequence, items, ELEMENTSOF(items)) == STATUS_DONE)
+    while ((status = append_items(h, "p", sequence, items, ELEMENTSOF(items))) == STATUS_DONE)
         sequence++;
+    assert_int_equal(status, end);
+    return sequence;
+}
+
+static void test_full(void **state)
+{
+    struct harness *h = *state;
+    uint64_t sequence;
+
+    h->store->config.max_bytes = 1 << 20;
+    sequence = append_until(h, 1, STATUS_FULL);
     assert_int_equal(sequence, 16);
-    assert_int_equal(append_items(h, "p", sequence, items, ELEMENTSOF(items)), STATUS_FULL);
+    assert_int_equal(append_until(h, sequence, STATUS_FULL), sequence);
     assert_int_equal(ack(h, "d", 0, 1, 64, DELIVERED), STATUS_DONE);
-    assert_int_equal(append_items(h, "p", sequence, items, ELEMENTSOF(items)), STATUS_DONE);
+    assert_int_equal(append_until(h, sequence, STATUS_FULL), sequence + 1);
 }
 
 static void test_drain(void **state)
@@ -744,6 +756,42 @@ static void test_failure_is_survived(void **state)
     reply_done(&refused);
 }
 
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes < limit.rlim_max ? bytes : limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A real write fails: the log may not grow any more, and nothing else neither, until it may. */
+static void test_disk_fails_for_a_while(void **state)
+{
+    struct harness *h = *state;
+    uint64_t sequence, depth;
+
+    signal(SIGXFSZ, SIG_IGN);
+    limit_files(200 << 10);
+    sequence = append_until(h, 1, STATUS_FAILED);
+    assert_true(sequence > 1);
+    limit_files(16); /* now it cannot be opened either: refused, not dead */
+    while (h->store->failures < 3)
+        harness_turn(h);
+    assert_int_equal(append(h, sequence, "d", 0, -1, "a"), STATUS_FAILED);
+    limit_files(RLIM_INFINITY);
+    while (!h->store->image || h->store->failing)
+        harness_turn(h);
+    assert_int_equal(append(h, sequence, "d", 0, -1, "a"),
+                     STATUS_DONE); /* applied before, or now */
+    assert_int_equal(append(h, sequence + 1, "d", 0, -1, "b"), STATUS_DONE);
+    depth = queues_messages(h->store->image->queues);
+    assert_in_range(depth, (sequence - 1) * 64 + 2, sequence * 64 + 1);
+    crash_and_open(h);
+    assert_int_equal(queues_messages(h->store->image->queues), depth);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = depth, .depth = depth });
+}
+
 static void test_later_layout_is_left_alone(void **state)
 {
     struct harness *h = *state;
@@ -790,6 +838,7 @@ int main(void)
         TEST(test_repair_without_tables),
         TEST(test_damage_that_stays),
         TEST(test_failure_is_survived),
+        TEST(test_disk_fails_for_a_while),
         TEST(test_later_layout_is_left_alone),
     };
 
