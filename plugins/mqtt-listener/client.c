@@ -141,7 +141,7 @@ static void client_ignore(struct client *c, const struct client_input *in) {}
 /* The host's mistake: it was not asked for that, or fed a client that takes no input. */
 static void client_never(struct client *c, const struct client_input *in)
 {
-    assert(!"this event cannot come in this state");
+    assert(!in); /* always false: this event cannot come in this state */
 }
 
 /* ---- CONNECT ---- */

@@ -60,7 +60,9 @@ static uint16_t take_be16(struct reader *r, const char *expected)
 
     r->item_left = r->rest.len;
     s = take(r, 2, expected);
-    return s.len == 2 ? (uint16_t)((uint8_t)s.at[0] << 8 | (uint8_t)s.at[1]) : 0;
+    if (s.len != 2)
+        return 0;
+    return (uint16_t)((uint8_t)s.at[0] << 8 | (uint8_t)s.at[1]);
 }
 
 static struct span take_binary(struct reader *r, const char *expected)
@@ -113,7 +115,7 @@ static void decode_connect(struct reader *r, uint8_t header, struct mqtt_packet 
     check_connect_flags(r, flags);
     c->clean_session = flags & CONNECT_CLEAN;
     c->has_will = flags & CONNECT_WILL;
-    c->will_qos = (flags & CONNECT_WILL_QOS) >> 3;
+    c->will_qos = (uint8_t)((flags & CONNECT_WILL_QOS) >> 3);
     c->will_retain = flags & CONNECT_WILL_RETAIN;
     c->keep_alive_sec = take_be16(r, "keep-alive");
     c->client_id = take_text(r, "client id");
