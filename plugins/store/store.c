@@ -323,7 +323,7 @@ static void store_fall(struct store *store, const char *reason)
     store->failing = store->sweeping = false;
     commit_abandon(store->commit, store->reason);
     store_polls_refuse(store, store->reason);
-    store->image = image_free(store->image);
+    store->fallen = TAKE_PTR(store->image);
     store->records = records_free(store->records);
     if (store->draining)
         store->ops->drained(store->userdata);
@@ -372,6 +372,7 @@ static void store_open_job(void *userdata)
                                      .block_cache_bytes = store->config.block_cache_bytes,
                                      .open_files = store->config.open_files };
 
+    store->fallen = image_free(store->fallen); /* closing what has failed may take a second */
     store->open_result =
         image_open(store->path, &options, store->damage, &store->opened_image, &store->open_error);
 }
@@ -526,6 +527,7 @@ struct store *store_free(struct store *store)
     commit_free(store->commit);
     image_free(store->image);
     image_free(store->opened_image);
+    image_free(store->fallen);
     records_free(store->records);
     arena_free(store->arena);
     buf_done(&store->key);

@@ -60,6 +60,7 @@ struct store {
 
     /* Opening, by the worker. */
     struct image *opened_image;
+    struct image *fallen; /* the one that failed, to be closed before */
     struct rocks_error open_error;
     int open_result;
     enum damage damage; /* what the next opening has to reckon with */
