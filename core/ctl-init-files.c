@@ -7,13 +7,13 @@
 const struct init_file init_files[] = {
     { "edge", 0755, SCOPE_ALWAYS, false, NULL },
     { "edge/plugins.d", 0755, SCOPE_ALWAYS, false, NULL },
-    { "edge/run", 0755, SCOPE_ALWAYS, false, NULL },
-    { "edge/state", 0755, SCOPE_ALWAYS, false, NULL },
+    { "edge/run", 0750, SCOPE_ALWAYS, false, NULL },
+    { "edge/state", 0750, SCOPE_ALWAYS, false, NULL },
     { "edge/secrets", 0700, SCOPE_ALWAYS, true, NULL },
     { "hub", 0755, SCOPE_EMULATOR, false, NULL },
     { "hub/plugins.d", 0755, SCOPE_EMULATOR, false, NULL },
-    { "hub/run", 0755, SCOPE_EMULATOR, false, NULL },
-    { "hub/state", 0755, SCOPE_EMULATOR, false, NULL },
+    { "hub/run", 0750, SCOPE_EMULATOR, false, NULL },
+    { "hub/state", 0750, SCOPE_EMULATOR, false, NULL },
     { "hub/secrets", 0700, SCOPE_EMULATOR, true, NULL },
 
     { "ca.pem", 0644, SCOPE_ALWAYS, false, "@=CA_PEM@" },

@@ -107,6 +107,7 @@ class Monitor extends EventEmitter {
         this.events = [];
         this.process = spawn(program('brinkctl'), ['hub', 'monitor', '--json', '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
         createInterface({ input: this.process.stdout }).on('line', (line) => {
+            if (this.stopped) return; // killed in the middle of a line
             this.events.push(JSON.parse(line));
             this.emit('event');
         });
@@ -129,6 +130,7 @@ class Monitor extends EventEmitter {
     }
 
     stop() {
+        this.stopped = true;
         this.process.kill();
     }
 }

@@ -93,6 +93,13 @@ export class Publisher extends EventEmitter {
         }
     }
 
+    // Has the last one arrived? Cheap: looks from the end. What else is missing, compare() tells.
+    isComplete(events) {
+        for (let i = events.length - 1; i >= 0; i--)
+            if (events[i].device_id === this.deviceId) return numberOf(events[i]) === this.total;
+        return this.total === 0;
+    }
+
     // No new ones; finished resolves when all that were sent are acknowledged.
     windUp() {
         this.total = this.next - 1;
@@ -101,11 +108,13 @@ export class Publisher extends EventEmitter {
     }
 }
 
+const numberOf = (event) => (typeof event.body === 'string' ? JSON.parse(event.body) : event.body).n;
+
 // What arrived at the hub against what was acknowledged: nothing lost, order kept, repeats only where they are explained.
 // @mayRepeat: messages in flight to the hub when that connection or its process was cut may come twice.
 export function compare(publisher, events, { mayRepeat = false } = {}) {
     const numbers = events.filter((event) => event.device_id === publisher.deviceId)
-        .map((event) => (typeof event.body === 'string' ? JSON.parse(event.body) : event.body).n);
+        .map(numberOf);
     const seen = new Set();
     let last = 0;
     const repeated = new Set();
