@@ -1,4 +1,5 @@
-/* Any bytes as a token: no crash, and whatever parses is only good for an audience of the right form. */
+/* Any bytes as a token: no crash, and whatever parses is only good for an audience of the right
+ * form. */
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>

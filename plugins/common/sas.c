@@ -1,8 +1,9 @@
 /*
  * Shared access signature tokens. Pure: no clock, no log, no descriptor, no static data.
  *
- * Producers spell the resource differently (encoded never, once, twice or three times, hex in either case), so what is
- * signed is the text as it was received, and only the comparison of audiences decodes it.
+ * Producers spell the resource differently (encoded never, once, twice or three times, hex in
+ * either case), so what is signed is the text as it was received, and only the comparison of
+ * audiences decodes it.
  */
 #include "sas.h"
 
@@ -309,7 +310,8 @@ int sas_token_parse(struct span text, struct sas_token *ret)
     struct token_fields fields = {};
     struct sas_token token = {};
 
-    if (text.len > TOKEN_BYTES_MAX || !token_split(text, &fields) || fields.sr.len > AUDIENCE_BYTES_MAX)
+    if (text.len > TOKEN_BYTES_MAX || !token_split(text, &fields) ||
+        fields.sr.len > AUDIENCE_BYTES_MAX)
         return SAS_E_MALFORMED;
     if (!token_signature_parse(fields.sig, token.signature) ||
         !token_expiry_parse(fields.se, &token.expires_sec) ||
@@ -343,7 +345,8 @@ struct audience {
     struct span module_id; /* len 0: a device's */
 };
 
-/* "host/devices/D" or "host/devices/D/modules/M". The original looks at the number of parts only; we at the words too. */
+/* "host/devices/D" or "host/devices/D/modules/M". The original looks at the number of parts only;
+ * we at the words too. */
 static bool audience_parse(struct span text, struct audience *ret)
 {
     struct span parts[6];
@@ -381,8 +384,8 @@ int sas_token_check_audience(const struct sas_token *token, const char *host_a, 
     struct span at_depth = token->resource;
     struct audience audience;
 
-    /* Depth 0 is for producers that encode nothing and ids that look encoded; nobody gains by it, for the key that must have
-     * signed is looked up by the id that is asked for. */
+    /* Depth 0 is for producers that encode nothing and ids that look encoded; nobody gains by it,
+     * for the key that must have signed is looked up by the id that is asked for. */
     for (unsigned depth = 0; depth <= AUDIENCE_DEPTH_MAX; depth++) {
         char *decoded;
         size_t len;

@@ -15,7 +15,7 @@
 #define GATEWAY    "gateway.local"
 #define SE         1893456000
 #define T(sr, sig) "SharedAccessSignature sr=" sr "&sig=" sig "&se=1893456000"
-#define SIG_A "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+#define SIG_A      "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 static struct sas_key key_of(const char *base64)
 {
@@ -116,7 +116,8 @@ static void test_check_received_tokens(void **state)
         /* the identity service lower-cases: the id in the hub is Edge1 */
         { T("hub1.example.net/devices/edge1", "tSEeUOgSwpl+7Eiby//tU5g4WKdXKrdXr52BEjEG9A8="),
           "Edge1", NULL, "" },
-        /* fields in any order, names in any case, an empty skn as the C SDK sends it, an unknown field */
+        /* fields in any order, names in any case, an empty skn as the C SDK sends it, an unknown
+           field */
         { "SharedAccessSignature "
           "SE=1893456000&SIG=6VibCuG5BG%2Fkg3m%2FPJi1PAvhZa5DwS7ZaH9fr%2FJWrX4%3D&skn=&"
           "SR=hub1.example.net/devices/Dev-1&x=y",

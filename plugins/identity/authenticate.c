@@ -47,8 +47,9 @@ static bool is_module(const struct auth_client *client)
     return client->module_id && *client->module_id;
 }
 
-/* Who it is and that its device is enabled. The original takes every module for enabled, and accepts the device's key even
- * for modules that do not exist; we want module and device to be there. */
+/* Who it is and that its device is enabled. The original takes every module for enabled, and
+ * accepts the device's key even for modules that do not exist; we want module and device to be
+ * there. */
 static enum auth_reason look_up(const struct scope *scope, const struct auth_client *client,
                                 const struct scope_identity **ret_identity,
                                 const struct scope_identity **ret_device)

@@ -1,4 +1,5 @@
-/* The verdict on a client: pure, given the scope, the time and what the client presented (identity.md §2.3, §10). */
+/* The verdict on a client: pure, given the scope, the time and what the client presented
+ * (identity.md §2.3, §10). */
 #pragma once
 
 #include <stdint.h>
@@ -53,7 +54,8 @@ struct auth_verdict {
 struct auth_verdict authenticate(const struct auth_rules *rules, const struct scope *scope,
                                  const struct auth_client *client, int64_t now_sec);
 
-/* For the log. A client learns none of it: unknown, wrong and disabled look the same from outside (T17). */
+/* For the log. A client learns none of it: unknown, wrong and disabled look the same from outside
+ * (T17). */
 const char *auth_reason_text(enum auth_reason reason);
 
 /* The hub may have changed its mind since: it is worth asking again before refusing. */

@@ -1,4 +1,5 @@
-/* Making certificates: the quickstart edge CA, and server certificates under an edge CA (identity.md §6). No files, no clock. */
+/* Making certificates: the quickstart edge CA, and server certificates under an edge CA
+ * (identity.md §6). No files, no clock. */
 #pragma once
 
 #include <openssl/types.h>

@@ -161,7 +161,8 @@ static int authority_configured(const struct certificates *c, int64_t now_sec,
     return 0;
 }
 
-/* The key is found by the serial number of its certificate: whatever the moment of a power cut, the two fit. */
+/* The key is found by the serial number of its certificate: whatever the moment of a power cut, the
+ * two fit. */
 static char *authority_key_name(X509 *certificate)
 {
     _cleanup_(freep) char *serial = NULL;
@@ -241,7 +242,8 @@ static int authority_replace_take(const struct certificates *c, int64_t now_sec,
     return r;
 }
 
-/* A new one only when there is none or its time has come: every client that trusts the old one is cut off by it. */
+/* A new one only when there is none or its time has come: every client that trusts the old one is
+ * cut off by it. */
 static int authority_quickstart(const struct certificates *c, int64_t now_sec,
                                 struct authority *ret)
 {
@@ -297,7 +299,8 @@ static bool server_holds(const struct certificates *c, X509 *certificate, int64_
     return holds;
 }
 
-/* The version is the time it was made, or one more than the last: it needs no place of its own on disk. */
+/* The version is the time it was made, or one more than the last: it needs no place of its own on
+ * disk. */
 static struct server_certificate server_print(const struct certificates *c, X509 *certificate,
                                               EVP_PKEY *key)
 {

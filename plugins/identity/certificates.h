@@ -1,6 +1,6 @@
 /*
- * The edge CA and the server certificate of the gateway: kept on disk, made when they are missing, renewed before they expire.
- * The edge CA is the operator's, or a quickstart one of ours.
+ * The edge CA and the server certificate of the gateway: kept on disk, made when they are missing,
+ * renewed before they expire. The edge CA is the operator's, or a quickstart one of ours.
  */
 #pragma once
 
@@ -14,9 +14,8 @@ struct certificates_config {
     const char *state_dir;
     const char *device_id;    /* in the name of the quickstart CA */
     const char *const *names; /* NULL-terminated; the first is the gateway's host name */
-    const char *
-        authority_path; /* of the operator's edge CA with what is above it, and its key; NULL: quickstart */
-    const char *authority_key_path;
+    /* The operator's edge CA with what is above it, and its key; NULL: quickstart. */
+    const char *authority_path, *authority_key_path;
     uint64_t server_days;
 };
 
@@ -27,12 +26,13 @@ struct certificates *certificates_new(const struct certificates_config *config,
 struct certificates *certificates_free(struct certificates *certificates);
 DEFINE_FREEP(struct certificates, certificates_free)
 
-/* Sees to it that there are certificates that last: to be called at start and every hour. @ret_changed: the server
- * certificate is another. -EINVAL with the reason logged (the operator's CA cannot be used), or -errno; what was in force
- * before, if anything, still is. */
+/* Sees to it that there are certificates that last: to be called at start and every hour.
+ * @ret_changed: the server certificate is another. -EINVAL with the reason logged (the operator's
+ * CA cannot be used), or -errno; what was in force before, if anything, still is. */
 int certificates_renew(struct certificates *certificates, int64_t now_sec, bool *ret_changed);
 
-/* What is in force; NULL before the first certificates_renew() that worked. Borrowed until the next. */
+/* What is in force; NULL before the first certificates_renew() that worked. Borrowed until the
+ * next. */
 struct server_certificate {
     char *chain_pem;       /* leaf, edge CA, what is above it */
     char *private_key_pem; /* in locked memory */

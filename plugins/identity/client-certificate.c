@@ -194,7 +194,8 @@ struct client_trust *client_trust_free(struct client_trust *trust)
     return NULL;
 }
 
-/* Asked of the X.509 name, not of its printed form, where a comma in one part looks like the next. */
+/* Asked of the X.509 name, not of its printed form, where a comma in one part looks like the next.
+ */
 static bool name_is(X509 *leaf, const char *device_id)
 {
     const X509_NAME *subject = X509_get_subject_name(leaf);

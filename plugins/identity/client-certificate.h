@@ -1,4 +1,5 @@
-/* What a client's certificate chain says and whether it may be believed (identity.md §10.2). TLS let any through. */
+/* What a client's certificate chain says and whether it may be believed (identity.md §10.2). TLS
+ * let any through. */
 #pragma once
 
 #include <stdbool.h>
@@ -31,13 +32,15 @@ client_certificate_not_after(const struct client_certificate *certificate); /* U
 /* Anchors for device certificates that an authority issued. */
 struct client_trust;
 
-/* @anchors_pem: the operator's bundle, or NULL: no such certificate is trusted then. @edge_ca_pem: ours. It issues
- * certificates to modules, so a chain through it never makes a device, whatever the bundle says. -EINVAL: no PEM. */
+/* @anchors_pem: the operator's bundle, or NULL: no such certificate is trusted then. @edge_ca_pem:
+ * ours. It issues certificates to modules, so a chain through it never makes a device, whatever the
+ * bundle says. -EINVAL: no PEM. */
 int client_trust_new(const char *anchors_pem, const char *edge_ca_pem, struct client_trust **ret);
 struct client_trust *client_trust_free(struct client_trust *trust);
 DEFINE_FREEP(struct client_trust, client_trust_free)
 
-/* Registered by thumbprint: SHA-1 or SHA-256 in hex of any case, with or without colons. Either may be NULL. */
+/* Registered by thumbprint: SHA-1 or SHA-256 in hex of any case, with or without colons. Either may
+ * be NULL. */
 int client_certificate_check_thumbprint(const struct client_certificate *certificate,
                                         const char *primary, const char *secondary,
                                         int64_t now_sec);

@@ -12,7 +12,8 @@ struct connection_string {
     struct sas_key key;
 };
 
-/* What is wrong is a phrase to follow "connection string: "; it never quotes the text, which holds the key. */
+/* What is wrong is a phrase to follow "connection string: "; it never quotes the text, which holds
+ * the key. */
 enum { CONNECTION_STRING_E_INVALID = 1 };
 int connection_string_parse(struct span text, struct connection_string *ret,
                             const char **ret_reason);

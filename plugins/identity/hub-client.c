@@ -245,7 +245,8 @@ static int request_on_retry(sd_event_source *source, uint64_t usec, void *userda
     return 0;
 }
 
-/* Doubled each time, and anywhere in its upper half: gateways that lost the hub together do not come back together. */
+/* Doubled each time, and anywhere in its upper half: gateways that lost the hub together do not
+ * come back together. */
 static uint64_t retry_wait(struct hub_request *request)
 {
     uint64_t wait = request->retry_usec, random;

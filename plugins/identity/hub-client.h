@@ -1,6 +1,6 @@
 /*
- * The hub's REST API, as the gateway calls it (identity.md §5.2, §9.1): libcurl on the event loop, retries, and what an answer
- * means. Only this file's .c knows curl.
+ * The hub's REST API, as the gateway calls it (identity.md §5.2, §9.1): libcurl on the event loop,
+ * retries, and what an answer means. Only this file's .c knows curl.
  */
 #pragma once
 

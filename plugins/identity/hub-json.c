@@ -178,11 +178,12 @@ char *scope_identity_print(const struct scope_identity *identity)
         "{s:s, s:o, s:s, s:{s:s, s:{s:o, s:o}, s:{s:o, s:o}}, s:{s:b}, s:o, s:o}", "deviceId",
         identity->device_id, "generationId", text_or_null(identity->generation_id), "status",
         identity->enabled ? "enabled" : "disabled", "authentication", "type",
-        auth_names[identity->auth], "symmetricKey", "primaryKey", key_or_null(identity->primary_key),
-        "secondaryKey", key_or_null(identity->secondary_key), "x509Thumbprint", "primaryThumbprint",
-        text_or_null(identity->primary_thumbprint), "secondaryThumbprint",
-        text_or_null(identity->secondary_thumbprint), "capabilities", "iotEdge", identity->is_edge,
-        "deviceScope", text_or_null(identity->device_scope), "parentScopes", parents);
+        auth_names[identity->auth], "symmetricKey", "primaryKey",
+        key_or_null(identity->primary_key), "secondaryKey", key_or_null(identity->secondary_key),
+        "x509Thumbprint", "primaryThumbprint", text_or_null(identity->primary_thumbprint),
+        "secondaryThumbprint", text_or_null(identity->secondary_thumbprint), "capabilities",
+        "iotEdge", identity->is_edge, "deviceScope", text_or_null(identity->device_scope),
+        "parentScopes", parents);
     if (identity->module_id)
         json_object_set_new(root, "moduleId", json_string(identity->module_id));
     return print(root);
@@ -227,7 +228,8 @@ int scope_page_parse(struct span text, struct scope_page *ret, const char **ret_
         *ret_expected = "devices and modules, arrays";
         return HUB_JSON_E_MALFORMED;
     }
-    /* An object of neither is no listing: it must not look like an empty scope, which disconnects everyone. */
+    /* An object of neither is no listing: it must not look like an empty scope, which disconnects
+     * everyone. */
     if (!json_object_get(root, "devices") && !json_object_get(root, "modules")) {
         *ret_expected = "devices or modules";
         return HUB_JSON_E_MALFORMED;

@@ -1,6 +1,7 @@
 /*
- * The JSON that passes between the gateway and the hub's REST API (identity.md §5.2, §9), and the form in which one identity
- * is kept in the cache: the hub's own. Pure; the only file that knows jansson.
+ * The JSON that passes between the gateway and the hub's REST API (identity.md §5.2, §9), and the
+ * form in which one identity is kept in the cache: the hub's own. Pure; the only file that knows
+ * jansson.
  */
 #pragma once
 
@@ -9,7 +10,8 @@
 
 enum { HUB_JSON_E_MALFORMED = 1 };
 
-/* One page of a scope listing. A record that makes no sense is left out alone and counted. Owns all. */
+/* One page of a scope listing. A record that makes no sense is left out alone and counted. Owns
+ * all. */
 struct scope_page {
     struct scope_identity **identities;
     size_t device_count; /* devices come first */
@@ -25,7 +27,8 @@ void scope_page_done(struct scope_page *page);
 char *scope_identity_print(const struct scope_identity *identity);
 int scope_identity_parse(struct span text, struct scope_identity **ret);
 
-/* What GET of a module identity says. Owns its strings; primary_key is NULL when the identity has none yet. */
+/* What GET of a module identity says. Owns its strings; primary_key is NULL when the identity has
+ * none yet. */
 struct hub_module {
     char *generation_id;
     char *managed_by;

@@ -2,6 +2,7 @@
 
 #include "identity.h"
 #include "message.h"
+#include "plugin.h"
 
 /* ---- logins ---- */
 
@@ -173,7 +174,7 @@ static void announce_scope(uint64_t version, void *userdata)
     Bus__Envelope announcement = ENVELOPE(SCOPE_CHANGED, scope_changed, &body);
 
     body.version = version;
-    (void)bus_announce(userdata, &announcement);
+    (void)bus_announce(plugin_bus(userdata), &announcement);
 }
 
 static void announce_certificate(uint64_t version, void *userdata)
@@ -182,12 +183,22 @@ static void announce_certificate(uint64_t version, void *userdata)
     Bus__Envelope announcement = ENVELOPE(CERTIFICATE_CHANGED, certificate_changed, &body);
 
     body.version = version;
-    (void)bus_announce(userdata, &announcement);
+    (void)bus_announce(plugin_bus(userdata), &announcement);
+}
+
+static void show_status(const struct identity_status *status, void *userdata)
+{
+    plugin_stat(userdata, "identities", status->identities);
+    if (*status->last_error)
+        plugin_status(userdata, "%s", status->last_error);
+    else
+        plugin_status(userdata, "%llu identities", (unsigned long long)status->identities);
 }
 
 const struct identity_ops identity_announcements = {
     .on_scope_changed = announce_scope,
     .on_certificate_changed = announce_certificate,
+    .on_status = show_status,
 };
 
 /* What is missed here is made up for by the next refresh. */

@@ -1,7 +1,9 @@
 #include <stddef.h>
+#include <string.h>
 
 #include "identity.h"
 
+enum { HOSTNAME_BYTES_MAX = 253 };
 #define AT(member) offsetof(struct identity_config, member)
 
 /* clang-format off */
@@ -11,17 +13,19 @@ const struct config_item identity_config_items[] = {
     { "connection_string_file", CONFIG_STRING, AT(connection_string_file), "", NULL, "4096",
       "a file of mode 0600 that holds the connection string" },
     { "edge_ca_cert", CONFIG_STRING, AT(edge_ca_cert), "", NULL, "4096",
-      "the edge CA that issues the server certificate, and what is above it, as PEM; without it one is made that lasts 90 days" },
+      "the edge CA that issues the server certificate, and what is above it, as PEM; "
+      "without it one is made that lasts 90 days" },
     { "edge_ca_key", CONFIG_STRING, AT(edge_ca_key), "", NULL, "4096",
       "its private key, a PEM file of mode 0600" },
     { "upstream_ca_file", CONFIG_STRING, AT(upstream_ca_file), "", NULL, "4096",
       "the authorities to trust for the hub, as PEM; the system's when empty" },
     { "upstream_port", CONFIG_COUNT, AT(upstream_port), "443", "1", "65535",
       "port of the hub's REST API" },
-    { "server_names", CONFIG_STRING_LIST, AT(server_names), "", NULL, "32",
+    { "server_names", CONFIG_STRING_LIST, AT(server_names), "[]", NULL, "32",
       "more names and addresses by which clients call this gateway, for its certificate" },
     { "client_ca_file", CONFIG_STRING, AT(client_ca_file), "", NULL, "4096",
-      "the authorities that issue certificates to devices, as PEM; the edge CA never counts as one" },
+      "the authorities that issue certificates to devices, as PEM; "
+      "the edge CA never counts as one" },
     { "scope_refresh_s", CONFIG_COUNT, AT(scope_refresh_sec), "3600", "10", "86400",
       "seconds between two full readings of the devices that may connect here" },
     { "scope_refresh_min_s", CONFIG_COUNT, AT(scope_refresh_min_sec), "120", "1", "86400",
@@ -31,6 +35,16 @@ const struct config_item identity_config_items[] = {
     {}
 };
 /* clang-format on */
+
+/* A host name or an address: what stands in a certificate unseen must at least be text that a
+ * client could ask for. */
+static bool server_name_valid(const char *name)
+{
+    size_t len =
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:*");
+
+    return len > 0 && len <= HOSTNAME_BYTES_MAX && name[len] == '\0';
+}
 
 int identity_config_check(struct config_document *d, const void *settings,
                           struct config_error *ret_error)
@@ -43,5 +57,9 @@ int identity_config_check(struct config_document *d, const void *settings,
     if (!*c->edge_ca_cert != !*c->edge_ca_key)
         return config_refuse(d, "settings", *c->edge_ca_cert ? "edge_ca_key" : "edge_ca_cert",
                              "edge_ca_cert and edge_ca_key together", ret_error);
+    for (char **name = c->server_names; name && *name; name++)
+        if (!server_name_valid(*name))
+            return config_refuse(d, "settings", "server_names", "host names and addresses",
+                                 ret_error);
     return 0;
 }

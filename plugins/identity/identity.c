@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "file-writer.h"
 #include "hub-client.h"
 #include "keyring.h"
 #include "lookups.h"
@@ -19,7 +20,7 @@ enum {
     TOKEN_LIFE_SEC = 3600,
     CLIENT_CA_BYTES_MAX = 1 << 20,
 };
-static const uint64_t SETTLE_USEC = UINT64_C(1000) * 1000; /* changes are saved and told together */
+static const uint64_t SETTLE_USEC = UINT64_C(100) * 1000; /* changes are saved and told together */
 static const uint64_t CERTIFICATES_USEC = UINT64_C(3600) * 1000 * 1000;
 static const uint64_t CERTIFICATES_RETRY_USEC =
     UINT64_C(60) * 1000 * 1000; /* while there is none */
@@ -34,6 +35,7 @@ struct identity {
     char *hostname;
     char *cache_path, *clock_path;
 
+    struct file_writer *writer;
     struct keyring *keyring;
     struct provisioning provisioning;
     struct trusted_clock clock;
@@ -93,8 +95,9 @@ static int timer_new(struct identity *identity, uint64_t usec_from_now, sd_event
 
 /* ---- the cached scope ---- */
 
-/* A change is told and saved in the next turn of the loop; those that follow closely, together a second later: a hundred
- * devices that come one by one must not make every listener check its clients a hundred times. */
+/* A change is told and saved in the next turn of the loop; those that follow closely, together a
+ * second later: a hundred devices that come one by one must not make every listener check its
+ * clients a hundred times. */
 static void identity_settle_later(struct identity *identity, bool announce)
 {
     uint64_t since = now_usec() - identity->announced_usec;
@@ -110,20 +113,26 @@ static void identity_settle_later(struct identity *identity, bool announce)
     assert(r >= 0);
 }
 
+static void identity_save(struct identity *identity)
+{
+    struct buf content = {};
+
+    scope_cache_encode(identity->keyring, &identity->cache, &content);
+    file_writer_put_take(identity->writer, identity->cache_path, &content);
+}
+
+/* In force already; what cannot be written is lost with the process only. */
 static int identity_on_settle(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct identity *identity = userdata;
     bool announce = identity->settle_announces;
-    int r;
 
     identity->settle_announces = false;
     if (announce) {
         identity->cache.version++;
         identity->announced_usec = now_usec();
     }
-    r = scope_cache_save(identity->keyring, identity->cache_path, &identity->cache);
-    if (r < 0) /* it is in force all the same, until the next start */
-        log_event(LOG_ERR, r, "cannot save the scope", F_PATH(identity->cache_path));
+    identity_save(identity);
     if (announce)
         identity->ops->on_scope_changed(identity->cache.version, identity->userdata);
     return 0;
@@ -238,11 +247,20 @@ static void identity_on_hub_clock(int64_t hub_sec, void *userdata)
                   F_NUM("hub_sec", hub_sec), F_NUM("system_sec", utc_sec()));
 }
 
+static void identity_on_sync_end(void *userdata)
+{
+    struct identity *identity = userdata;
+    struct identity_status status = identity_status(identity);
+
+    identity->ops->on_status(&status, identity->userdata);
+}
+
 static const struct sync_ops identity_sync_ops = {
     .on_key_written = identity_on_key_written,
     .on_listing = identity_on_listing,
     .on_scope_take = identity_on_scope_take,
     .on_hub_clock = identity_on_hub_clock,
+    .on_end = identity_on_sync_end,
 };
 
 static bool identity_on_found(struct scope_page *page, void *userdata)
@@ -415,7 +433,8 @@ static void login_on_looked_up(enum lookup_result result, void *userdata)
     login_free(login);
 }
 
-/* A record without credentials was registered a moment ago and is being given its keys: never too soon to ask again. */
+/* A record without credentials was registered a moment ago and is being given its keys: never too
+ * soon to ask again. */
 static bool is_being_made(const struct identity *identity, const struct auth_client *client)
 {
     const struct scope_identity *known =
@@ -514,7 +533,8 @@ void identity_refresh(struct identity *identity, const char *device_id, const ch
 
 /* ---- certificates ---- */
 
-/* Read anew each time, as the edge CA is. A bundle that cannot be read leaves the one before in force. */
+/* Read anew each time, as the edge CA is. A bundle that cannot be read leaves the one before in
+ * force. */
 static void identity_load_trust(struct identity *identity)
 {
     const char *path = optional(identity->config->client_ca_file);
@@ -545,7 +565,8 @@ static bool identity_renew_certificates(struct identity *identity)
 {
     bool changed = false;
 
-    /* What went wrong is logged there. Clients with a certificate in hand go on; those who come meet what is in force. */
+    /* What went wrong is logged there. Clients with a certificate in hand go on; those who come
+     * meet what is in force. */
     (void)certificates_renew(identity->certificates, now_sec(identity), &changed);
     identity_load_trust(identity);
     return changed;
@@ -572,7 +593,8 @@ const struct server_certificate *identity_certificate(const struct identity *ide
     return certificates_server(identity->certificates);
 }
 
-/* The host name first, then the name by which modules know the hub module, then what the operator adds. */
+/* The host name first, then the name by which modules know the hub module, then what the operator
+ * adds. */
 static void identity_collect_names(struct identity *identity)
 {
     size_t n = 0, more = 0;
@@ -608,11 +630,10 @@ static int identity_start_certificates(struct identity *identity, const char *st
 static int identity_on_clock_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct identity *identity = userdata;
-    int r;
+    struct buf content = {};
 
-    r = trusted_clock_save(identity->clock_path, now_sec(identity));
-    if (r < 0)
-        log_event(LOG_WARNING, r, "cannot save the time", F_PATH(identity->clock_path));
+    trusted_clock_print(now_sec(identity), &content);
+    file_writer_put_take(identity->writer, identity->clock_path, &content);
     return timer_rearm(source, TRUSTED_CLOCK_SAVE_SEC * UINT64_C(1000000));
 }
 
@@ -691,6 +712,9 @@ int identity_new(const struct identity_place *place, const struct identity_confi
     identity->cache_path = xasprintf("%s/scope.cache", place->state_dir);
     identity->clock_path = xasprintf("%s/clock", place->state_dir);
 
+    r = file_writer_new(place->event, &identity->writer);
+    if (r < 0)
+        return r;
     r = identity_provision(identity, place->state_dir);
     if (r < 0)
         return r;
@@ -713,10 +737,22 @@ int identity_new(const struct identity_place *place, const struct identity_confi
     return 0;
 }
 
+/* What waits to be saved is saved; who would be told will read it anew from the next process. */
+static void identity_flush(struct identity *identity)
+{
+    int enabled = SD_EVENT_OFF;
+
+    if (identity->settle_timer &&
+        sd_event_source_get_enabled(identity->settle_timer, &enabled) >= 0 &&
+        enabled != SD_EVENT_OFF)
+        identity_save(identity);
+}
+
 struct identity *identity_free(struct identity *identity)
 {
     if (!identity)
         return NULL;
+    identity_flush(identity);
     sd_event_source_disable_unref(identity->clock_timer);
     sd_event_source_disable_unref(identity->settle_timer);
     sd_event_source_disable_unref(identity->certificates_timer);
@@ -734,6 +770,7 @@ struct identity *identity_free(struct identity *identity)
     free(identity->hostname);
     free(identity->cache_path);
     free(identity->clock_path);
+    file_writer_free(identity->writer);
     provisioning_done(&identity->provisioning);
     keyring_free(identity->keyring);
     sd_event_unref(identity->event);

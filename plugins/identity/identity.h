@@ -1,6 +1,7 @@
 /*
- * What this process is: the gateway's keys, the scope it cached from the hub, and the verdicts, tokens and certificates that
- * come of them. It answers from memory and disk; the hub is asked in the background, and for a login that would be refused.
+ * What this process is: the gateway's keys, the scope it cached from the hub, and the verdicts,
+ * tokens and certificates that come of them. It answers from memory and disk; the hub is asked in
+ * the background, and for a login that would be refused.
  */
 #pragma once
 
@@ -36,14 +37,21 @@ struct identity_place {
     sd_event *event;
     const char *state_dir;
     const char *hostname; /* of the gateway */
-    /* NULL: https, the hub of the connection string, the port of the settings */
+    /* NULL: https, the hub of the connection string, the port of the settings. */
     const char *hub_url;
     uint64_t retry_min_usec; /* towards the hub; 0: a second */
+};
+
+struct identity_status {
+    uint64_t identities;
+    int64_t scope_refreshed_sec;
+    const char *last_error; /* of the hub, "" when there is none; borrowed */
 };
 
 struct identity_ops {
     void (*on_scope_changed)(uint64_t version, void *userdata);
     void (*on_certificate_changed)(uint64_t version, void *userdata);
+    void (*on_status)(const struct identity_status *status, void *userdata);
 };
 
 struct identity;
@@ -75,8 +83,8 @@ enum { IDENTITY_E_NO_CHAIN = 1, IDENTITY_E_NO_SCOPE };
 int identity_chain(const struct identity *identity, const char *device_id, const char *module_id,
                    char **ret_chain, const char **ret_generation);
 
-/* The upstream refused it: look again in the hub. @fn as in identity_verdict_fn: 0 it was looked at, or may not be looked at
- * again so soon; -EHOSTUNREACH, -EBUSY; -ECANCELED: the process ends. */
+/* The upstream refused it: look again in the hub. @fn runs once, at once or later, with 0: it was
+ * looked at, or was a moment ago; -EHOSTUNREACH, -EBUSY; -ECANCELED: the process ends. */
 typedef void identity_refreshed_fn(int result, void *userdata);
 void identity_refresh(struct identity *identity, const char *device_id, const char *module_id,
                       identity_refreshed_fn *fn, void *userdata);
@@ -87,15 +95,10 @@ const struct server_certificate *identity_certificate(const struct identity *ide
 /* What the upstream announces: when it reaches the hub again, so may we. */
 void identity_on_upstream(struct identity *identity, bool connected);
 
-struct identity_status {
-    uint64_t identities;
-    int64_t scope_refreshed_sec;
-    const char *last_error; /* borrowed */
-};
 struct identity_status identity_status(const struct identity *identity);
 
-extern const struct bus_handler
-    identity_handlers[]; /* identity-bus.c; userdata is the struct identity */
-extern const struct identity_ops
-    identity_announcements; /* identity-bus.c; userdata is the struct bus */
+/* identity-bus.c; the userdata is the struct identity, and of the announcements the struct plugin.
+ */
+extern const struct bus_handler identity_handlers[];
+extern const struct identity_ops identity_announcements;
 int identity_follow_upstream(struct identity *identity, struct bus *bus);

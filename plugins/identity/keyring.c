@@ -359,7 +359,8 @@ int keyring_private_key_read(const char *path, EVP_PKEY **ret)
         return r;
     bio = BIO_new_mem_buf(content, (int)len);
     must(bio);
-    /* The empty password: an encrypted key is refused, not asked for on a terminal that is not there. */
+    /* The empty password: an encrypted key is refused, not asked for on a terminal that is not
+     * there. */
     key = PEM_read_bio_PrivateKey(bio, NULL, NULL, (void *)"");
     BIO_free(bio);
     secret_free(content);

@@ -1,8 +1,9 @@
 /*
- * Every key of the gateway, and the only file that opens one: the device's, the master from which modules' keys are derived,
- * the one that encrypts the cache, private keys of certificates. They live in locked memory that is in no core dump and is
- * wiped when it is freed. What leaves is what was made with them: tokens, MACs, sealed records; a module's derived key, for
- * the hub; and the server's private key, for the front.
+ * Every key of the gateway, and the only file that opens one: the device's, the master from which
+ * modules' keys are derived, the one that encrypts the cache, private keys of certificates. They
+ * live in locked memory that is in no core dump and is wiped when it is freed. What leaves is what
+ * was made with them: tokens, MACs, sealed records; a module's derived key, for the hub; and the
+ * server's private key, for the front.
  */
 #pragma once
 
@@ -17,18 +18,19 @@
 
 struct keyring;
 
-/* First thing in the process, before any key is read: no core dumps, no other process may look in, locked memory. */
+/* First thing in the process, before any key is read: no core dumps, no other process may look in,
+ * locked memory. */
 int keyring_protect_process(void);
 
-/* Opens STATE_DIR/keys, and makes the master and the cache key when they are not there. -EINVAL (a damaged or readable file)
- * with the reason logged, or -errno. */
+/* Opens STATE_DIR/keys, and makes the master and the cache key when they are not there. -EINVAL (a
+ * damaged or readable file) with the reason logged, or -errno. */
 int keyring_new(const char *state_dir, struct keyring **ret);
 /* Wipes them. The process holds no secret after, and may be looked into again. */
 struct keyring *keyring_free(struct keyring *keyring);
 DEFINE_FREEP(struct keyring, keyring_free)
 
-/* Who the device is and where its hub: from @text, or from the file @path when @text is empty. Keeps the key. The file must
- * be for its owner alone. -EINVAL with the reason logged. */
+/* Who the device is and where its hub: from @text, or from the file @path when @text is empty.
+ * Keeps the key. The file must be for its owner alone. -EINVAL with the reason logged. */
 struct provisioning {
     char *hub_hostname;
     char *device_id;
@@ -54,8 +56,8 @@ enum { KEYRING_E_SEAL = 1 }; /* another key, another context, or somebody change
 int keyring_unseal(const struct keyring *keyring, struct span context, struct span sealed,
                    struct buf *ret);
 
-/* Private keys of certificates: the operator's at a path, which must be for its owner alone; and ours, by name, in STATE_DIR/keys.
- * -ENOENT, -EINVAL with the reason logged, or -errno. */
+/* Private keys of certificates: the operator's at a path, which must be for its owner alone; and
+ * ours, by name, in STATE_DIR/keys. -ENOENT, -EINVAL with the reason logged, or -errno. */
 int keyring_private_key_read(const char *path, EVP_PKEY **ret);
 int keyring_private_key_load(const struct keyring *keyring, const char *name, EVP_PKEY **ret);
 int keyring_private_key_store(const struct keyring *keyring, const char *name, EVP_PKEY *key);

@@ -1,7 +1,8 @@
 /*
- * Single identities that are looked up in the hub right now, and who waits for them: a login that would be refused may be of
- * a device that was registered a second ago (identity.md §9.5). Everything is bounded: how many wait, how long, how many
- * requests are under way, and how soon an id is asked again.
+ * Single identities that are looked up in the hub right now, and who waits for them: a login that
+ * would be refused may be of a device that was registered a second ago (identity.md §9.5).
+ * Everything is bounded: how many wait, how long, how many requests are under way, and how soon an
+ * id is asked again.
  */
 #pragma once
 

@@ -34,7 +34,7 @@ static int run(int argc, char **argv)
     r = identity_new(&(struct identity_place){ .event = plugin_event(plugin),
                                                .state_dir = plugin_state_dir(plugin),
                                                .hostname = plugin_hostname(plugin) },
-                     &config, &identity_announcements, plugin_bus(plugin), &identity);
+                     &config, &identity_announcements, plugin, &identity);
     if (r < 0)
         return r;
 

@@ -1,4 +1,5 @@
-/* Cleanup by scope for OpenSSL's objects, and what to do when it fails for want of memory: end, as everywhere. */
+/* Cleanup by scope for OpenSSL's objects, and what to do when it fails for want of memory: end, as
+ * everywhere. */
 #pragma once
 
 #include <assert.h>

@@ -1,6 +1,7 @@
 /*
- * Which ids were asked of the hub in vain, and when: for a while they are not asked again, or a stranger could keep the hub
- * and the logins of others busy. Pure. Bounded: the oldest is forgotten for the newest.
+ * Which ids were asked of the hub in vain, and when: for a while they are not asked again, or a
+ * stranger could keep the hub and the logins of others busy. Pure. Bounded: the oldest is forgotten
+ * for the newest.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /*
- * magic, version (be64), then records: length of id (be16), id, length of sealed text (be32), sealed text. The first record
- * has the empty id and says how many follow, so that none can be cut off.
+ * magic, version (be64), then records: length of id (be16), id, length of sealed text (be32),
+ * sealed text. The first record has the empty id and says how many follow, so that none can be cut
+ * off.
  */
 #include "scope-cache.h"
 
@@ -91,18 +92,6 @@ void scope_cache_encode(const struct keyring *keyring, const struct scope_cache 
         OPENSSL_cleanse(text, strlen(text));
         free(text);
     }
-}
-
-int scope_cache_save(const struct keyring *keyring, const char *path,
-                     const struct scope_cache *cache)
-{
-    struct buf content = {};
-    int r;
-
-    scope_cache_encode(keyring, cache, &content);
-    r = state_file_write(path, buf_span(&content));
-    buf_done(&content);
-    return r;
 }
 
 /* ---- in ---- */

@@ -1,4 +1,5 @@
-/* One full listing of the scope: page after page, and the children of child gateways, breadth first (identity.md §9.2). */
+/* One full listing of the scope: page after page, and the children of child gateways, breadth first
+ * (identity.md §9.2). */
 #pragma once
 
 #include "hub-client.h"

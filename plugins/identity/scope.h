@@ -1,5 +1,6 @@
 /*
- * The device scope: who may connect to this gateway, as the hub said last. Pure: a structure in memory, sorted by id.
+ * The device scope: who may connect to this gateway, as the hub said last. Pure: a structure in
+ * memory, sorted by id.
  */
 #pragma once
 
@@ -59,7 +60,8 @@ bool scope_put_take(struct scope *scope, struct scope_identity *identity);
 /* A device goes with its modules. True: it was there. */
 bool scope_remove(struct scope *scope, const char *device_id, const char *module_id);
 
-/* "leaf;edge", "edge/module;edge", "edge": how @edge_id may act for it upstream; the caller's to free. NULL: it may not (not
- * in scope, no parent that leads to us, a disabled device on the way, too deep). */
+/* "leaf;edge", "edge/module;edge", "edge": how @edge_id may act for it upstream; the caller's to
+ * free. NULL: it may not (not in scope, no parent that leads to us, a disabled device on the way,
+ * too deep). */
 char *scope_chain(const struct scope *scope, const char *edge_id, const char *device_id,
                   const char *module_id);

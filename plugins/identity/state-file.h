@@ -1,4 +1,5 @@
-/* Small files of the plugin's own: whole, private (0600 in a 0700 folder), and after a power cut either old or new. */
+/* Small files of the plugin's own: whole, private (0600 in a 0700 folder), and after a power cut
+ * either old or new. */
 #pragma once
 
 #include "buf.h"

@@ -72,6 +72,7 @@ static void sync_wait(struct sync *sync, uint64_t usec)
     sync->state = SYNC_WAITING;
     timer_start(sync, sync->again ? 0 : usec);
     sync->again = false;
+    sync->ops->on_end(sync->userdata);
 }
 
 static void sync_succeed(struct sync *sync)
@@ -174,6 +175,13 @@ static void sync_compare_key(struct sync *sync, const struct hub_module *module)
     sas_key_wipe(&secondary);
 }
 
+/* In words for the operator who has to act. */
+static const char *module_error(const struct hub_answer *answer)
+{
+    return answer->outcome == HUB_NOT_FOUND ? "it has no such device, or not as an edge device"
+                                            : answer->error;
+}
+
 static void sync_on_module(const struct hub_answer *answer, void *userdata)
 {
     struct sync *sync = userdata;
@@ -182,7 +190,7 @@ static void sync_on_module(const struct hub_answer *answer, void *userdata)
 
     sync->request = NULL;
     if (answer->outcome != HUB_DONE) {
-        sync_fail(sync, answer->outcome, "cannot read $edgeHub from the hub", answer->error);
+        sync_fail(sync, answer->outcome, "cannot read $edgeHub from the hub", module_error(answer));
         return;
     }
     if (answer->date_sec > 0)

@@ -1,6 +1,7 @@
 /*
- * Keeps what we know of the hub fresh, in the background and for ever: `$edgeHub` has our key there, then the scope is listed;
- * at start, every so often, when somebody says that the hub is back. A failure is tried again, ever more slowly.
+ * Keeps what we know of the hub fresh, in the background and for ever: `$edgeHub` has our key
+ * there, then the scope is listed; at start, every so often, when somebody says that the hub is
+ * back. A failure is tried again, ever more slowly.
  */
 #pragma once
 
@@ -15,9 +16,12 @@ struct sync;
 struct sync_ops {
     /* `$edgeHub` of this generation has our derived key in the hub. */
     void (*on_key_written)(const char *generation_id, void *userdata);
-    /* A listing begins; and what it brought. What was looked up meanwhile is newer than some of it. */
+    /* A listing begins; and what it brought. What was looked up meanwhile is newer than some of it.
+     */
     void (*on_listing)(void *userdata);
     void (*on_scope_take)(struct scope *scope, void *userdata);
+    /* A run is over, well or not: sync_last_error(). */
+    void (*on_end)(void *userdata);
     /* The hub's clock, as it said over a connection that was authenticated. */
     void (*on_hub_clock)(int64_t utc_sec, void *userdata);
 };

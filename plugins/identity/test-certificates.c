@@ -229,7 +229,8 @@ static void test_other_names_other_certificate(void **state)
     assert_string_equal(authority, certificates_authority_pem(w->certificates));
 }
 
-/* A damaged server certificate is made anew; a damaged CA is not: every client would be cut off by it. */
+/* A damaged server certificate is made anew; a damaged CA is not: every client would be cut off by
+ * it. */
 static void test_damaged_files(void **state)
 {
     struct world *w = *state;
@@ -303,7 +304,8 @@ static void test_configured(void **state)
     assert_int_equal(verify(certificates_server(w->certificates)->chain_pem, own_pem, NOW),
                      X509_V_OK);
 
-    /* A human replaces the files, badly at first: what was in force stays; then well, and it is taken within the hour. */
+    /* A human replaces the files, badly at first: what was in force stays; then well, and it is
+     * taken within the hour. */
     put_pem(path, &next, key_path, 0644);
     assert_int_equal(certificates_renew(w->certificates, NOW, &changed), -EINVAL);
     assert_int_equal(verify(certificates_server(w->certificates)->chain_pem, own_pem, NOW),

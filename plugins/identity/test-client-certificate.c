@@ -22,7 +22,8 @@ struct world {
     struct client_trust *trust;
 };
 
-/* The edge CA hangs under the same root that the operator trusts for devices: the case that T7 is about. */
+/* The edge CA hangs under the same root that the operator trusts for devices: the case that T7 is
+ * about. */
 static int setup(void **state)
 {
     struct world *w = xnew(struct world);
@@ -113,7 +114,8 @@ static void test_authority(void **state)
           false,
           "leaf1",
           CLIENT_CERTIFICATE_E_UNTRUSTED },
-        /* T7: issued by the edge CA, whether or not it is sent along, though its root is trusted and it is in the bundle itself */
+        /* T7: issued by the edge CA, whether or not it is sent along, though its root is trusted
+           and it is in the bundle itself */
         { { "leaf1", NULL, false, NULL, BEFORE, AFTER },
           EDGE,
           true,

@@ -19,9 +19,9 @@ struct world {
     struct hub_client *client;
 
     /* what the stub answers, and what it was asked last */
-    unsigned statuses[4];               /* one after the other; the last for all that follow; 0: hang */
+    unsigned statuses[4]; /* one after the other; the last for all that follow; 0: hang */
     const char *answer;
-    size_t answer_bytes;                /* so many, when answer is NULL */
+    size_t answer_bytes; /* so many, when answer is NULL */
     char *asked, *authorization, *if_match, *body;
 
     /* what the client was told */
@@ -83,7 +83,9 @@ static int setup(void **state)
     assert_true(sd_event_new(&w->event) >= 0);
     stub_start(&w->stub, w->event, NULL, NULL, world_on_call, w);
     w->url = xasprintf("http://127.0.0.1:%d", w->stub.port);
-    w->config = (struct hub_client_config){ .base_url = w->url, .device_id = "edge#1", .retry_min_usec = 1000 };
+    w->config = (struct hub_client_config){ .base_url = w->url,
+                                            .device_id = "edge#1",
+                                            .retry_min_usec = 1000 };
     w->statuses[0] = 200;
     w->answer = "{}";
     assert_int_equal(hub_client_new(w->event, &w->config, world_token, w, &w->client), 0);
@@ -116,7 +118,8 @@ static void test_requests_as_the_hub_expects_them(void **state)
 
     hub_client_module_get(w->client, "$edgeHub", world_on_answer, w);
     LOOP_UNTIL(w->event, w->answers == 1);
-    assert_string_equal(w->asked, "GET /devices/edge%231/modules/%24edgeHub?api-version=2017-11-08-preview");
+    assert_string_equal(w->asked,
+                        "GET /devices/edge%231/modules/%24edgeHub?api-version=2017-11-08-preview");
     assert_string_equal(w->authorization, "token of the device");
     assert_string_equal(w->if_match, "");
     assert_string_equal(w->body, "");
@@ -125,25 +128,33 @@ static void test_requests_as_the_hub_expects_them(void **state)
 
     hub_client_module_put_keys(w->client, "$edgeHub", "IotEdge", &a, &b, world_on_answer, w);
     LOOP_UNTIL(w->event, w->answers == 2);
-    assert_string_equal(w->asked, "PUT /devices/edge%231/modules/%24edgeHub?api-version=2017-11-08-preview");
+    assert_string_equal(w->asked,
+                        "PUT /devices/edge%231/modules/%24edgeHub?api-version=2017-11-08-preview");
     assert_string_equal(w->authorization, "token of the device");
     assert_string_equal(w->if_match, "*");
-    assert_string_equal(w->body, "{\"moduleId\":\"$edgeHub\",\"deviceId\":\"edge#1\",\"managedBy\":\"IotEdge\","
-                                 "\"authentication\":{\"type\":\"sas\",\"symmetricKey\":"
-                                 "{\"primaryKey\":\"QQ==\",\"secondaryKey\":\"Qg==\"}}}");
+    assert_string_equal(
+        w->body, "{\"moduleId\":\"$edgeHub\",\"deviceId\":\"edge#1\",\"managedBy\":\"IotEdge\","
+                 "\"authentication\":{\"type\":\"sas\",\"symmetricKey\":"
+                 "{\"primaryKey\":\"QQ==\",\"secondaryKey\":\"Qg==\"}}}");
 
     hub_client_scope_list(w->client, "child1;edge#1", "link", world_on_answer, w);
     LOOP_UNTIL(w->event, w->answers == 3);
-    assert_string_equal(w->asked, "POST /devices/edge%231/modules/$edgeHub/devicesAndModulesInTargetDeviceScope"
-                                  "?api-version=2020-06-30-preview");
+    assert_string_equal(
+        w->asked, "POST /devices/edge%231/modules/$edgeHub/devicesAndModulesInTargetDeviceScope"
+                  "?api-version=2020-06-30-preview");
     assert_string_equal(w->authorization, "token of the hub module");
-    assert_string_equal(w->body, "{\"pageSize\":100,\"continuationLink\":\"link\",\"authChain\":\"child1;edge#1\"}");
+    assert_string_equal(
+        w->body,
+        "{\"pageSize\":100,\"continuationLink\":\"link\",\"authChain\":\"child1;edge#1\"}");
 
     hub_client_scope_lookup(w->client, "leaf1", "m", 5000000, world_on_answer, w);
     LOOP_UNTIL(w->event, w->answers == 4);
-    assert_string_equal(w->asked, "POST /devices/edge%231/modules/$edgeHub/getDeviceAndModuleOnBehalfOf"
-                                  "?api-version=2020-06-30-preview");
-    assert_string_equal(w->body, "{\"targetDeviceId\":\"leaf1\",\"targetModuleId\":\"m\",\"authChain\":\"edge#1\"}");
+    assert_string_equal(w->asked,
+                        "POST /devices/edge%231/modules/$edgeHub/getDeviceAndModuleOnBehalfOf"
+                        "?api-version=2020-06-30-preview");
+    assert_string_equal(
+        w->body,
+        "{\"targetDeviceId\":\"leaf1\",\"targetModuleId\":\"m\",\"authChain\":\"edge#1\"}");
 }
 
 static void test_classification(void **state)
@@ -248,7 +259,9 @@ static void test_answer_too_long(void **state)
 /* T15: a hub with the wrong name or of an unknown authority hears nothing, least of all a token. */
 static void test_tls(void **state)
 {
-    static const char *const address[] = { "127.0.0.1", NULL }, *const other[] = { "hub.example.net", NULL };
+    static const char *const address[] = { "127.0.0.1", NULL }, *const other[] = {
+        "hub.example.net", NULL
+    };
     static const struct {
         const char *const *names;
         bool known_authority;
@@ -264,11 +277,16 @@ static void test_tls(void **state)
     int64_t now = time(NULL);
 
     for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-        _cleanup_(pkey_freep) EVP_PKEY *ca_key = certificate_key_make(), *key = certificate_key_make();
-        _cleanup_(x509_freep) X509 *ca = certificate_issue_authority(ca_key, "hub ca", now, now + 3600);
-        _cleanup_(x509_freep) X509 *stranger = certificate_issue_authority(key, "hub ca", now, now + 3600);
-        _cleanup_(x509_freep) X509 *leaf = certificate_issue_server(ca, ca_key, key, cases[i].names, now, now + 3600);
-        _cleanup_(freep) char *ca_pem = pki_pem(cases[i].known_authority ? ca : stranger), *pem = pki_pem(leaf);
+        _cleanup_(pkey_freep) EVP_PKEY *ca_key = certificate_key_make(),
+                                       *key = certificate_key_make();
+        _cleanup_(x509_freep) X509 *ca =
+            certificate_issue_authority(ca_key, "hub ca", now, now + 3600);
+        _cleanup_(x509_freep) X509 *stranger =
+            certificate_issue_authority(key, "hub ca", now, now + 3600);
+        _cleanup_(x509_freep) X509 *leaf =
+            certificate_issue_server(ca, ca_key, key, cases[i].names, now, now + 3600);
+        _cleanup_(freep) char *ca_pem = pki_pem(cases[i].known_authority ? ca : stranger),
+                              *pem = pki_pem(leaf);
         char *key_pem = keyring_private_key_print(key);
 
         file_put(ca_path, ca_pem, strlen(ca_pem), 0644);

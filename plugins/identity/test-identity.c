@@ -164,8 +164,10 @@ static void world_on_scope_changed(uint64_t version, void *userdata)
 
 static void world_on_certificate_changed(uint64_t version, void *userdata) {}
 
-static const struct identity_ops world_ops = { world_on_scope_changed,
-                                               world_on_certificate_changed };
+static void world_on_status(const struct identity_status *status, void *userdata) {}
+
+static const struct identity_ops world_ops = { world_on_scope_changed, world_on_certificate_changed,
+                                               world_on_status };
 
 static void start(struct world *w)
 {
@@ -331,7 +333,8 @@ static void test_cache_of_another_device(void **state)
     assert_int_equal(login(w, "leaf1", "bGVhZjE="), AUTH_NO_SCOPE_YET);
 }
 
-/* A device that was registered a second ago connects; one that nobody registered is asked about once. */
+/* A device that was registered a second ago connects; one that nobody registered is asked about
+ * once. */
 static void test_unknown_is_looked_up(void **state)
 {
     struct world *w = *state;

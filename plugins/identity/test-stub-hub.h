@@ -1,4 +1,5 @@
-/* A hub for tests: an HTTP server on a port of loopback that the kernel picks, in the test's own loop; a function answers. */
+/* A hub for tests: an HTTP server on a port of loopback that the kernel picks, in the test's own
+ * loop; a function answers. */
 #pragma once
 
 #include <arpa/inet.h>
@@ -16,7 +17,8 @@
 #include "mem.h"
 
 struct stub_call {
-    const char *method, *uri, *authorization, *if_match, *body; /* the uri as it came; "" where absent */
+    const char *method, *uri, *authorization, *if_match,
+        *body; /* the uri as it came; "" where absent */
 };
 
 struct stub_reply {
@@ -101,7 +103,8 @@ static inline const char *stub_header(struct MHD_Connection *connection, const c
     return value ? value : "";
 }
 
-static inline enum MHD_Result stub_answer(struct MHD_Connection *connection, struct stub_reply *reply)
+static inline enum MHD_Result stub_answer(struct MHD_Connection *connection,
+                                          struct stub_reply *reply)
 {
     struct MHD_Response *response;
     enum MHD_Result r;
@@ -115,8 +118,9 @@ static inline enum MHD_Result stub_answer(struct MHD_Connection *connection, str
     return r;
 }
 
-static inline enum MHD_Result stub_on_request(void *userdata, struct MHD_Connection *connection, const char *url,
-                                              const char *method, const char *version, const char *data, size_t *size,
+static inline enum MHD_Result stub_on_request(void *userdata, struct MHD_Connection *connection,
+                                              const char *url, const char *method,
+                                              const char *version, const char *data, size_t *size,
                                               void **state)
 {
     struct stub *stub = userdata;
@@ -148,10 +152,11 @@ static inline enum MHD_Result stub_on_request(void *userdata, struct MHD_Connect
 }
 
 /* @cert_pem and @key_pem NULL: plain. */
-static inline void stub_start(struct stub *stub, sd_event *event, const char *cert_pem, const char *key_pem, stub_fn *fn,
-                              void *userdata)
+static inline void stub_start(struct stub *stub, sd_event *event, const char *cert_pem,
+                              const char *key_pem, stub_fn *fn, void *userdata)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     struct MHD_OptionItem tls[] = { { MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)cert_pem },
                                     { MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)key_pem },
                                     { MHD_OPTION_END, 0, NULL } };
@@ -160,17 +165,19 @@ static inline void stub_start(struct stub *stub, sd_event *event, const char *ce
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     *stub = (struct stub){ .event = event, .fn = fn, .userdata = userdata };
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 64) < 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(fd, 64) < 0 || getsockname(fd, (struct sockaddr *)&address, &len) < 0)
         abort();
     stub->port = ntohs(address.sin_port);
-    stub->daemon = MHD_start_daemon(flags, 0, NULL, NULL, stub_on_request, stub, MHD_OPTION_LISTEN_SOCKET, fd,
-                                    MHD_OPTION_URI_LOG_CALLBACK, stub_on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-                                    stub_on_end, NULL, MHD_OPTION_ARRAY, cert_pem ? tls : tls + 2, MHD_OPTION_END);
+    stub->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, stub_on_request, stub, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_URI_LOG_CALLBACK, stub_on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, stub_on_end,
+        NULL, MHD_OPTION_ARRAY, cert_pem ? tls : tls + 2, MHD_OPTION_END);
     if (!stub->daemon)
         abort();
-    if (sd_event_add_io(event, &stub->io, MHD_get_daemon_info(stub->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, EPOLLIN,
-                        stub_on_io, stub) < 0 ||
+    if (sd_event_add_io(event, &stub->io,
+                        MHD_get_daemon_info(stub->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd,
+                        EPOLLIN, stub_on_io, stub) < 0 ||
         sd_event_add_time(event, &stub->timer, CLOCK_MONOTONIC, 0, 0, stub_on_timer, stub) < 0)
         abort();
 }
@@ -193,8 +200,8 @@ static inline void stub_stop(struct stub *stub)
 }
 
 /* Turns the loop until @condition; gives up when nothing at all happens for ten seconds. */
-#define LOOP_UNTIL(event, condition)                                                                                       \
-    do {                                                                                                                   \
-        while (!(condition))                                                                                               \
-            assert_true(sd_event_run(event, UINT64_C(10) * 1000 * 1000) > 0);                                              \
+#define LOOP_UNTIL(event, condition)                                                               \
+    do {                                                                                           \
+        while (!(condition))                                                                       \
+            assert_true(sd_event_run(event, UINT64_C(10) * 1000 * 1000) > 0);                      \
     } while (0)

@@ -51,9 +51,7 @@ void trusted_clock_load(struct trusted_clock *clock, const char *path, uint64_t 
     buf_done(&content);
 }
 
-int trusted_clock_save(const char *path, int64_t now_sec)
+void trusted_clock_print(int64_t now_sec, struct buf *out)
 {
-    _cleanup_(freep) char *text = xasprintf("%lld\n", (long long)now_sec);
-
-    return state_file_write(path, span_str(text));
+    buf_printf(out, "%lld\n", (long long)now_sec);
 }

@@ -1,14 +1,15 @@
 /*
- * The time by which tokens and certificates expire. A gateway without a battery starts in the past, and an old token would be
- * good again: so the time is never before the last one that was saved, nor before what the hub said over TLS, and goes on
- * from there. A clock that was once far ahead would refuse everybody for ever: the hub's word sets that right.
+ * The time by which tokens and certificates expire. A gateway without a battery starts in the past,
+ * and an old token would be good again: so the time is never before the last one that was saved,
+ * nor before what the hub said over TLS, and goes on from there. A clock that was once far ahead
+ * would refuse everybody for ever: the hub's word sets that right.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "mem.h"
+#include "buf.h"
 
 enum { TRUSTED_CLOCK_SLACK_SEC = 300, TRUSTED_CLOCK_SAVE_SEC = 600 };
 
@@ -25,4 +26,5 @@ bool trusted_clock_correct(struct trusted_clock *clock, int64_t hub_sec, int64_t
 
 /* The floor on disk. A file that is not there or makes no sense is no floor. */
 void trusted_clock_load(struct trusted_clock *clock, const char *path, uint64_t boot_usec);
-int trusted_clock_save(const char *path, int64_t now_sec);
+/* The content of the file. */
+void trusted_clock_print(int64_t now_sec, struct buf *out);
