@@ -1,4 +1,7 @@
-/* How fast messages go into the store and out of it, without a bus: bench-store [messages [bytes [batch [in-flight]]]]. */
+/*
+ * How fast messages go into the store and out of it, without a bus:
+ * bench-store [messages [bytes [batch [in-flight]]]]
+ */
 #include <malloc.h>
 #include <stdlib.h>
 
@@ -46,7 +49,19 @@ static void bench_append(struct bench *b)
     bench_say("append", count * b->batch, seconds_since(began), b->h.store);
 }
 
-/* As a consumer does: the next fetch is on its way while the messages of the last one are settled. */
+/* After a kill: the log is read, and the metas; not the backlog. */
+static void bench_restart(struct bench *b)
+{
+    uint64_t began;
+
+    harness_crash(&b->h);
+    began = now_usec();
+    harness_open(&b->h);
+    printf("%-12s %8lu messages %7.3f s\n", "restart",
+           (unsigned long)queues_messages(b->h.store->image->queues), seconds_since(began));
+}
+
+/* As a consumer does: fetch, settle, fetch. */
 static void bench_drain(struct bench *b)
 {
     size_t got = 0, total = b->messages / b->batch * b->batch;
@@ -132,6 +147,7 @@ int main(int argc, char **argv)
     bench_memory("open");
     bench_append(&b);
     bench_memory("appended");
+    bench_restart(&b);
     bench_drain(&b);
     bench_memory("drained");
     printf("%-12s %.1f MiB on disk\n", "",

@@ -48,7 +48,7 @@ struct clock_value clock_save(const struct clock *c, const struct clock_reading 
                              .boot_ms = now->boot_ms,
                              .utc_ms = now->utc_ms };
 
-    if (!c->settled) /* our own reckoning, so that the next boot is not measured from a wrong 1970 */
+    if (!c->settled) /* our own reckoning: the next boot must not measure from 1970 */
         v.utc_ms = c->saved_utc_ms + (int64_t)(v.clock_ms - c->saved_ms);
     memcpy(v.boot_id, now->boot_id, BOOT_ID_BYTES);
     return v;

@@ -1,8 +1,9 @@
 /*
- * The clock that messages grow old by. It runs with CLOCK_BOOTTIME, so that setting the wall clock neither expires a backlog
- * nor makes it young again; it goes on over restarts of the process; and for the time the machine was off it takes the wall
- * clock's word, once that can be believed: a gateway without a battery starts in 1970, and is not believed before its
- * time is later than what was last seen. Pure.
+ * The clock that messages grow old by. It runs with CLOCK_BOOTTIME, so that setting the wall clock
+ * neither expires a backlog nor makes it young again; it goes on over restarts of the process; and
+ * for the time the machine was off it takes the wall clock's word, once that can be believed: a
+ * gateway without a battery starts in 1970, and is not believed before its time is later than what
+ * was last seen. Pure.
  */
 #pragma once
 
@@ -28,7 +29,8 @@ struct clock {
 /* @saved: what was stored last, or NULL when the store is new. */
 void clock_init(struct clock *c, const struct clock_value *saved, const struct clock_reading *now);
 uint64_t clock_ms(const struct clock *c, uint64_t boot_ms);
-/* Counts the time the machine was off, when the wall clock has become believable. True: it just did. */
+/* Counts the time the machine was off, when the wall clock has become believable. True: it just
+ * did. */
 bool clock_settle(struct clock *c, const struct clock_reading *now);
 /* What to store now. */
 struct clock_value clock_save(const struct clock *c, const struct clock_reading *now);

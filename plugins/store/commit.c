@@ -1,4 +1,5 @@
-/* Groups of requests on their way to the disk. May lose a group only before anybody was told it is there. */
+/* Groups of requests on their way to the disk. May lose a group only before anybody was told it is
+ * there. */
 #include "commit.h"
 
 #include <assert.h>
@@ -68,7 +69,8 @@ static void commit_job(void *userdata)
 
 static void commit_on_written(void *userdata);
 
-/* Ends the group that gathers and has it written, if there is one to write and nothing is being written. */
+/* Ends the group that gathers and has it written, if there is one to write and nothing is being
+ * written. */
 static void commit_close(struct commit *c)
 {
     struct group closed = c->gathering;

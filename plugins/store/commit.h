@@ -1,6 +1,7 @@
 /*
- * Group commit: while one group of requests is being written and synced by the worker, the next one gathers; each request
- * is answered when the group that it is in is on disk. One sync serves all that waited for it.
+ * Group commit: while one group of requests is being written and synced by the worker, the next one
+ * gathers; each request is answered when the group that it is in is on disk. One sync serves all
+ * that waited for it.
  */
 #pragma once
 
@@ -30,8 +31,8 @@ struct commit_ops {
     void (*on_answer)(const struct waiter *waiter, void *userdata);
     /* All that follows from it is done, and the next group is on its way. */
     void (*on_turn)(void *userdata);
-    /* It could not be written, and nothing can be before commit_restart(). The waiters of this group and of the next one
-     * are told by this: what they asked may be done after all, or not. */
+    /* It could not be written, and nothing can be before commit_restart(). The waiters of this
+     * group and of the next one are told by this: what they asked may be done after all, or not. */
     void (*on_failed)(int error, const struct rocks_error *text, void *userdata);
     void (*on_refuse)(const struct waiter *waiter, const char *reason, void *userdata);
 };
@@ -44,12 +45,14 @@ DEFINE_FREEP(struct commit, commit_free)
 
 /* Begins, or begins again, with an open database (borrowed). The worker must be idle. */
 void commit_restart(struct commit *commit, struct rocks *rocks);
-/* Tells everybody who waits that it will not be done now, as after a failure. The worker must be idle. */
+/* Tells everybody who waits that it will not be done now, as after a failure. The worker must be
+ * idle. */
 void commit_abandon(struct commit *commit, const char *reason);
 
 /* The batch of the group that gathers. Whoever adds to it says commit_need(). */
 struct rocks_batch *commit_batch(struct commit *commit);
-/* The group is to be written. @sync: it must survive a power cut before it is answered, if that is how the store is set. */
+/* The group is to be written. @sync: it must survive a power cut before it is answered, if that is
+ * how the store is set. */
 void commit_need(struct commit *commit, bool sync);
 void commit_wait(struct commit *commit, const struct waiter *waiter);
 /* Waits for a group that was begun before and may be written already: false, it is. */

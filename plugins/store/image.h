@@ -1,7 +1,8 @@
 /*
- * What a start makes of the folder on disk: an open database, the index of its queues, the producers, the clock. A damaged
- * database is repaired, and one that cannot be is moved aside: the store never goes on in memory alone. Made by the worker,
- * since a repair takes as long as it takes.
+ * What a start makes of the folder on disk: an open database, the index of its queues, the
+ * producers, the clock. A damaged database is repaired, and one that cannot be is moved aside: the
+ * store never goes on in memory alone. Made by the worker, since a repair takes as long as it
+ * takes.
  */
 #pragma once
 

@@ -1,17 +1,17 @@
 /*
- * How everything durable is laid out in the database: keys that sort in the order they are read, numbers big-endian, and
- * values that begin with a version byte. Pure.
+ * How everything durable is laid out in the database: keys that sort in the order they are read,
+ * numbers big-endian, and values that begin with a version byte. Pure.
  *
- *   'C'                                        the store's clock
- *   'F'                                        the version of this layout
- *   'M' queue partition priority position      a message
- *   'P' queue partition                        a partition: its name, and for each priority where it stands
- *   'Q' queue                                  a queue: its name, and its ledger for each priority
- *   'R' key                                    a record
- *   'S' producer                               the last sequence applied
+ *   'C'                                     the store's clock
+ *   'F'                                     the version of this layout
+ *   'M' queue partition priority position   a message
+ *   'P' queue partition                     a partition: its name, and where each priority stands
+ *   'Q' queue                               a queue: its name, and its ledger for each priority
+ *   'R' key                                 a record
+ *   'S' producer                            the last sequence applied
  *
- * 'P' and 'Q' are written in the batch that changes the messages they count, so a start reads these alone: its time does
- * not depend on the backlog, and the counts are exact.
+ * 'P' and 'Q' are written in the batch that changes the messages they count, so a start reads these
+ * alone: its time does not depend on the backlog, and the counts are exact.
  */
 #pragma once
 
@@ -99,7 +99,8 @@ int key_partition_parse(struct span key, uint32_t *ret_queue, uint32_t *ret_part
 int key_queue_parse(struct span key, uint32_t *ret_queue);
 struct span key_name(struct span key); /* of a record or producer: what follows the letter */
 
-/* The least key that is greater than every key that begins with @prefix. Emptied first; empty when there is none. */
+/* The least key that is greater than every key that begins with @prefix. Emptied first; empty when
+ * there is none. */
 struct span key_prefix_end(struct span prefix, struct buf *out);
 
 /* Values, appended to @out, which is emptied first. */

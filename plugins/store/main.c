@@ -12,7 +12,8 @@ static int run(int argc, char **argv)
     struct store_config config;
     int r;
 
-    /* One heap for all threads, and what a memtable or a batch took goes back to the system when it is freed. */
+    /* One heap for all threads, and what a memtable or a batch took goes back to the system when it
+     * is freed. */
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
 

@@ -1,7 +1,7 @@
 /*
- * Who has had how much applied: the last sequence of each producer. It goes to disk in the batch that it is about, so a
- * batch that is sent again is known however often anything died in between. A producer's name is new for every process
- * life; only the latest PRODUCERS_MAX are kept. Pure.
+ * Who has had how much applied: the last sequence of each producer. It goes to disk in the batch
+ * that it is about, so a batch that is sent again is known however often anything died in between.
+ * A producer's name is new for every process life; only the latest PRODUCERS_MAX are kept. Pure.
  */
 #pragma once
 

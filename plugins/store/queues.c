@@ -1,4 +1,5 @@
-/* The index of the queues and the decisions about them. May lose everything: it is made anew from the database. */
+/* The index of the queues and the decisions about them. May lose everything: it is made anew from
+ * the database. */
 #include "queues.h"
 
 #include <assert.h>

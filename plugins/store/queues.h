@@ -1,15 +1,17 @@
 /*
- * The index of the queues in memory, and every decision about them: which position a message gets, what a consumer may
- * fetch next, what an ack removes, what the ledger says. Pure: no I/O, no clock, no log; store.c reads and writes what
- * is decided here.
+ * The index of the queues in memory, and every decision about them: which position a message gets,
+ * what a consumer may fetch next, what an ack removes, what the ledger says. Pure: no I/O, no
+ * clock, no log; store.c reads and writes what is decided here.
  *
- * A stream is one (queue, partition, priority): messages at growing positions. Of its messages only these are held in
- * memory: the *window*, an entry for each message that was given to the lease and not acked ("in flight"), and for each
- * that is removed while the write that removes it is not on disk yet ("removed"). Below the cursor, every message that
- * still exists has an entry; from the cursor on the database is asked. So memory does not grow with the backlog.
+ * A stream is one (queue, partition, priority): messages at growing positions. Of its messages only
+ * these are held in memory: the *window*, an entry for each message that was given to the lease and
+ * not acked ("in flight"), and for each that is removed while the write that removes it is not on
+ * disk yet ("removed"). Below the cursor, every message that still exists has an entry; from the
+ * cursor on the database is asked. So memory does not grow with the backlog.
  *
- * What changes is collected in a group (commit.h): queues_close() ends it and hands out what must be written about it,
- * queues_committed() tells that it is on disk. Messages are given out only then.
+ * What changes is collected in a group (commit.h): queues_close() ends it and hands out what must
+ * be written about it, queues_committed() tells that it is on disk. Messages are given out only
+ * then.
  */
 #pragma once
 
@@ -116,7 +118,8 @@ struct queues *queues_new(void);
 struct queues *queues_free(struct queues *queues);
 DEFINE_FREEP(struct queues, queues_free)
 
-/* From the database at start; what was restored is not dirty. NULL, or false: what the database says makes no sense. */
+/* From the database at start; what was restored is not dirty. NULL, or false: what the database
+ * says makes no sense. */
 struct queue *queues_restore_queue(struct queues *queues, uint32_t id,
                                    const struct queue_value *value);
 bool queues_restore_partition(struct queues *queues, uint32_t queue_id, uint32_t id,
@@ -145,7 +148,7 @@ struct ledger queue_ledger(const struct queue *queue);
 
 struct message_key stream_key(const struct stream *stream, uint64_t position);
 
-/* One more message, accepted at the position returned. @enqueued_ms UTC, @now_ms the store's clock. */
+/* One more message, accepted at the position returned. @enqueued_ms: UTC, @now_ms: store clock. */
 uint64_t stream_append(struct stream *stream, uint64_t bytes, int64_t enqueued_ms,
                        uint64_t expires_ms, uint64_t now_ms);
 
@@ -154,13 +157,17 @@ enum {
     QUEUE_E_LEASE_LOST = 1, /* a greater lease has been here */
     QUEUE_E_SEQUENCE,       /* it was answered long ago: only the last answer can be given again */
 };
-/* The lease that is greater takes over: everything that exists is there to be fetched again, nothing is parked. */
+/* The lease that is greater takes over: everything that exists is there to be fetched again,
+ * nothing is parked. */
 int queue_lease(struct queue *queue, uint64_t lease);
-/* queue_lease(), and: the answer before is given up if @sequence is another, or is to be given again if it is the same. */
+/* queue_lease(), and: the answer before is given up if @sequence is another, or is to be given
+ * again if it is the same. */
 int queue_fetch(struct queue *queue, uint64_t lease, uint64_t sequence);
-/* The stream to read next: the most urgent priority, the one that waits longest. NULL: nothing to fetch. */
+/* The stream to read next: the most urgent priority, the one that waits longest. NULL: nothing to
+ * fetch. */
 struct stream *queue_next(struct queue *queue);
-/* Reading @stream, from its cursor up to its durable, goes like this: begin, offer every row in order, end. */
+/* Reading @stream, from its cursor up to its durable, goes like this: begin, offer every row in
+ * order, end. */
 void stream_read_begin(struct stream *stream);
 enum offer {
     OFFER_TAKEN,   /* it is in flight now: give it */
@@ -178,9 +185,11 @@ void partition_park(struct partition *partition, bool parked);
 bool stream_remove(struct stream *stream, uint64_t position, uint32_t bytes, enum outcome outcome);
 /* Cuts a range of positions down to what may exist. False: nothing does. */
 bool stream_clip(const struct stream *stream, uint64_t *first, uint64_t *last);
-/* True: every message in the range has an entry, so the database need not be asked. Clipped ranges only. */
+/* True: every message in the range has an entry, so the database need not be asked. Clipped ranges
+ * only. */
 bool stream_covers(const struct stream *stream, uint64_t first, uint64_t last);
-/* The entry in flight at the least position in [first, last]; NULL: there is none. Valid until the next change. */
+/* The entry in flight at the least position in [first, last]; NULL: there is none. Valid until the
+ * next change. */
 const struct window_entry *stream_in_flight(const struct stream *stream, uint64_t first,
                                             uint64_t last);
 /* The window holds that position: it is in flight or removed. */
@@ -188,7 +197,8 @@ bool stream_holds(const struct stream *stream, uint64_t position);
 
 /* Expiry. A stream in which something may have expired; NULL: none. */
 struct stream *queues_due(struct queues *queues, uint64_t now_ms);
-/* The sweep has seen the whole stream (or, if ordered, the first that lives on): nothing expires before @expires_first_ms. */
+/* The sweep has seen the whole stream (or, if ordered, the first that lives on): nothing expires
+ * before @expires_first_ms. */
 void stream_swept(struct stream *stream, uint64_t expires_first_ms);
 
 /* Forgets partitions that have been empty and unused since @before_ms. */
@@ -204,8 +214,9 @@ void queues_close(struct queues *queues, const struct queues_writer *writer, voi
 void queues_committed(struct queues *queues);
 bool queues_dirty(const struct queues *queues);
 
-/* After a repair: the database was counted anew, row by row in the order of keys. Begin forgets the counts; end balances the
- * ledgers (what is missing was dropped) and returns how many messages are missing. */
+/* After a repair: the database was counted anew, row by row in the order of keys. Begin forgets the
+ * counts; end balances the ledgers (what is missing was dropped) and returns how many messages are
+ * missing. */
 void queues_recount_begin(struct queues *queues);
 void stream_recount(struct stream *stream, uint64_t position, uint64_t bytes, uint64_t expires_ms);
 uint64_t queues_recount_end(struct queues *queues);

@@ -1,4 +1,5 @@
-/* Versions of records that were changed in a group that is not on disk yet. What is, the database knows. Pure. */
+/* Versions of records that were changed in a group that is not on disk yet. What is, the database
+ * knows. Pure. */
 #pragma once
 
 #include <stdbool.h>

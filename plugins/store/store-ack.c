@@ -51,7 +51,7 @@ static void removal_in_flight(struct removal *m)
         removal_one(m, entry->position, entry->bytes);
 }
 
-/* What somebody held before the store, or the lease, began: only the database knows what is there. */
+/* What somebody held before the store, or the lease, began: the database is asked. */
 static int removal_scan(struct removal *m, struct rocks_error *ret_error)
 {
     _cleanup_(rocks_scan_freep) struct rocks_scan *scan =
@@ -114,7 +114,8 @@ static bool ack_is_valid(const Bus__Ack *in)
     return true;
 }
 
-/* Of any lease, even one that was taken over: what it delivered is delivered, and need not be delivered again. */
+/* Of any lease, even one that was taken over: what it delivered is delivered, and need not be
+ * delivered again. */
 void store_ack_take(struct store *store, struct bus_call *call, const Bus__Ack *in)
 {
     unsigned left = ACK_MESSAGES_MAX;

@@ -195,8 +195,9 @@ void store_polls_refuse(struct store *store, const char *reason)
     timer_stop(store->poll_timer);
 }
 
-/* What waits on the queue gives way to who asks now: the older lease has lost it; the same request, sent again, takes the
- * place of the first; one that went on without its answer does not want it any more. */
+/* What waits on the queue gives way to who asks now: the older lease has lost it; the same request,
+ * sent again, takes the place of the first; one that went on without its answer does not want it
+ * any more. */
 static void store_displace(struct store *store, const struct queue *queue, uint64_t lease,
                            uint64_t sequence)
 {

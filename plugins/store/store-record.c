@@ -19,7 +19,8 @@ static const char *record_put_check(const Bus__RecordPut *in)
     return NULL;
 }
 
-/* The version that is valid for who comes now, 0 if there is no such record: decided, though perhaps not on disk yet. */
+/* The version that is valid for who comes now, 0 if there is no such record: decided, though
+ * perhaps not on disk yet. */
 static int store_record_version(struct store *store, const char *key, uint64_t *ret_version,
                                 struct rocks_error *ret_error)
 {

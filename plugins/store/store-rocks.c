@@ -1,4 +1,5 @@
-/* RocksDB, tuned for a small box: memory bounded, few files, one thread in the background, no statistics. */
+/* RocksDB, tuned for a small box: memory bounded, few files, one thread in the background, no
+ * statistics. */
 #include "store-rocks.h"
 
 #include <assert.h>
@@ -93,8 +94,8 @@ static void rocks_tune_disk(struct rocks *rocks)
     rocksdb_options_set_max_manifest_file_size(rocks->options, MANIFEST_BYTES);
     rocksdb_options_add_compact_on_deletion_collector_factory(rocks->options, TOMBSTONE_WINDOW,
                                                               TOMBSTONE_TRIGGER);
-    /* Up to the first record of the WAL that is torn: exactly what was synced, and perhaps more. It rules out
-     * recycling logs, in which the end cannot be told from what was there before. */
+    /* Up to the first record of the WAL that is torn: exactly what was synced, and perhaps more. It
+     * rules out recycling logs, in which the end cannot be told from what was there before. */
     rocksdb_options_set_wal_recovery_mode(rocks->options, rocksdb_point_in_time_recovery);
     rocksdb_options_set_paranoid_checks(rocks->options, 1);
 }
@@ -137,9 +138,9 @@ static struct rocks *rocks_new(const char *path, const struct rocks_options *opt
 }
 
 /*
- * Is there room to open it at all? RocksDB writes 20 KB to a log of its own when it opens. Where that cannot be written,
- * RocksDB as Debian builds it, with assertions, ends the process; so it is not let near a full disk, and logs nothing more
- * once it is open (INFO_LOG_FATAL).
+ * Is there room to open it at all? RocksDB writes 20 KB to a log of its own when it opens. Where
+ * that cannot be written, RocksDB as Debian builds it, with assertions, ends the process; so it is
+ * not let near a full disk, and logs nothing more once it is open (INFO_LOG_FATAL).
  */
 static int rocks_probe(const char *path, struct rocks_error *ret_error)
 {
@@ -153,6 +154,15 @@ static int rocks_probe(const char *path, struct rocks_error *ret_error)
                  strerror(-r));
     unlink(name);
     return r;
+}
+
+/* The folder's own entry is to survive a power cut too: RocksDB sees to what is in it. */
+static int rocks_sync_parent(const char *path)
+{
+    _cleanup_(freep) char *parent = xasprintf("%s/..", path);
+    _cleanup_(closep) int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 int rocks_open(const char *path, const struct rocks_options *options, struct rocks **ret,
@@ -169,6 +179,11 @@ int rocks_open(const char *path, const struct rocks_options *options, struct roc
     r = error_take(text, ret_error);
     if (r != 0)
         return r;
+    r = rocks_sync_parent(path);
+    if (r < 0) {
+        snprintf(ret_error->text, sizeof(ret_error->text), "syncing its folder: %s", strerror(-r));
+        return r;
+    }
     *ret = TAKE_PTR(rocks);
     return 0;
 }

@@ -1,9 +1,10 @@
 /*
- * The database: RocksDB behind a few calls. Only store-rocks.c knows its API. Writing and opening may be done by another
- * thread than reading (RocksDB allows it); everything else is for one thread at a time.
+ * The database: RocksDB behind a few calls. Only store-rocks.c knows its API. Writing and opening
+ * may be done by another thread than reading (RocksDB allows it); everything else is for one thread
+ * at a time.
  *
- * Keys of messages are written once and removed once (batch_remove_once), so that a message that was fetched before its
- * memtable was flushed leaves no trace in any table file.
+ * Keys of messages are written once and removed once (batch_remove_once), so that a message that
+ * was fetched before its memtable was flushed leaves no trace in any table file.
  */
 #pragma once
 
@@ -69,7 +70,7 @@ int rocks_get(struct rocks *rocks, struct span key, struct buf *ret_value,
 struct rocks_scan *rocks_scan_new(struct rocks *rocks, struct span from, struct span until);
 struct rocks_scan *rocks_scan_free(struct rocks_scan *scan);
 DEFINE_FREEP(struct rocks_scan, rocks_scan_free)
-/* True: the next one, borrowed until the next call. False: there is no more, or rocks_scan_error(). */
+/* True: the next one, borrowed until the next call. False: the end, or rocks_scan_error(). */
 bool rocks_scan_next(struct rocks_scan *scan, struct span *ret_key, struct span *ret_value);
 int rocks_scan_error(struct rocks_scan *scan, struct rocks_error *ret_error);
 

@@ -1,7 +1,8 @@
 /*
- * Once a minute: messages whose time is over are removed where no consumer comes to find them; partitions that have been
- * empty for long are forgotten; the time the machine was off is counted when the wall clock can be believed at last.
- * Goes in slices, each with a group of its own, so that nobody waits for it.
+ * Once a minute: messages whose time is over are removed where no consumer comes to find them;
+ * partitions that have been empty for long are forgotten; the time the machine was off is counted
+ * when the wall clock can be believed at last. Goes in slices, each with a group of its own, so
+ * that nobody waits for it.
  */
 #include "store.h"
 

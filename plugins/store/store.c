@@ -1,7 +1,8 @@
 /*
- * The life of the store: opening the database, closing it, and what happens when the disk fails. Nothing in memory outlives
- * a failure: requests are refused, the database is opened again and the image is read from it. What was refused may have
- * been done; whoever asks again is told so by (producer, sequence).
+ * The life of the store: opening the database, closing it, and what happens when the disk fails.
+ * Nothing in memory outlives a failure: requests are refused, the database is opened again and the
+ * image is read from it. What was refused may have been done; whoever asks again is told so by
+ * (producer, sequence).
  */
 #include "store.h"
 
@@ -316,7 +317,8 @@ static void store_reopen_later(struct store *store)
     timer_rearm(store->reopen_timer, usec < REOPEN_MAX_USEC ? usec : REOPEN_MAX_USEC);
 }
 
-/* Everything in memory goes: what the database holds is read again when it is open again. The worker is idle. */
+/* Everything in memory goes: what the database holds is read again when it is open again. The
+ * worker is idle. */
 static void store_fall(struct store *store, const char *reason)
 {
     store_set_reason(store, reason);

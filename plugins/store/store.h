@@ -1,6 +1,7 @@
 /*
- * The store: everything durable of the appliance. What it holds in memory is an image of its database, and is thrown away
- * and made anew when a write fails: the disk being full is a state of the store, not its end.
+ * The store: everything durable of the appliance. What it holds in memory is an image of its
+ * database, and is thrown away and made anew when a write fails: the disk being full is a state of
+ * the store, not its end.
  */
 #pragma once
 
@@ -24,7 +25,8 @@
 struct store_ops {
     /* Answers @call, once. @answer NULL: nobody waits for an answer any more. */
     void (*answer)(struct bus_call *call, Bus__Envelope *answer, void *userdata);
-    /* The first attempt to open the database is over, well or not, or takes its time: peers may call. */
+    /* The first attempt to open the database is over, well or not, or takes its time: peers may
+     * call. */
     void (*opened)(void *userdata);
     /* store_drain() is done: everything is on disk, the database is closed. */
     void (*drained)(void *userdata);
@@ -119,8 +121,8 @@ bool store_refuse_take(struct store *store, struct bus_call *call);
 /* The database failed while reading. @call (may be NULL) is told; the database is opened anew. */
 void store_fail_take(struct store *store, struct bus_call *call, int error,
                      const struct rocks_error *text);
-/* Whether (producer, sequence) is to be applied now. If not, the waiter is consumed: it is told that it is done, at once or
- * when it is, or which sequence is expected. */
+/* Whether (producer, sequence) is to be applied now. If not, the waiter is consumed: it is told
+ * that it is done, at once or when it is, or which sequence is expected. */
 bool store_admit_take(struct store *store, const char *producer, uint64_t sequence,
                       const struct waiter *waiter);
 

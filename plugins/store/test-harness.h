@@ -1,4 +1,5 @@
-/* A store of one's own in a new folder, called as the bus would call it, with answers that can be looked at. */
+/* A store of one's own in a new folder, called as the bus would call it, with answers that can be
+ * looked at. */
 #pragma once
 
 #include <assert.h>

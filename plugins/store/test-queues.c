@@ -1,4 +1,5 @@
-/* The decisions about queues, without a database: a small model of one plays its part where a test needs it. */
+/* The decisions about queues, without a database: a small model of one plays its part where a test
+ * needs it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>

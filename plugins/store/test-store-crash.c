@@ -1,6 +1,7 @@
 /*
- * What a kill leaves behind. A child appends, or acks, and reports on a pipe what was answered; it is killed at some moment;
- * then exactly what it reported is there, and perhaps what it did not come to report.
+ * What a kill leaves behind. A child appends, or acks, and reports on a pipe what was answered; it
+ * is killed at some moment; then exactly what it reported is there, and perhaps what it did not
+ * come to report.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -112,7 +113,8 @@ static int child(char **argv)
 
 /* In the test. */
 
-/* Starts a child of its own program: what RocksDB keeps for the process does not survive a mere fork. */
+/* Starts a child of its own program: what RocksDB keeps for the process does not survive a mere
+ * fork. */
 static pid_t spawn(const char *what, const char *dir, int fd, uint64_t number)
 {
     char fd_text[16], number_text[32];

@@ -225,6 +225,28 @@ static void test_append_once(void **state)
     expect_fetch(h, 1, 1, 0, "a1 x2 b3");
 }
 
+static void test_one_sync_for_all(void **state)
+{
+    static const struct batch_item item = { Q, "d", 0, -1, "x" };
+    struct harness *h = *state;
+    struct reply replies[20] = {};
+    char producer[16];
+
+    for (size_t i = 0; i < ELEMENTSOF(replies); i++) {
+        snprintf(producer, sizeof(producer), "p%zu", i);
+        harness_append(h, &replies[i], producer, 1, &item, 1);
+    }
+    for (size_t i = 0; i < ELEMENTSOF(replies); i++) {
+        assert_int_equal(reply_wait(h, &replies[i]), STATUS_DONE);
+        reply_done(&replies[i]);
+    }
+    assert_int_equal(commit_counters(h->store->commit)->groups, 1);
+    assert_int_equal(commit_counters(h->store->commit)->syncs, 1);
+    assert_int_equal(ack(h, "d", 0, 1, 9, DELIVERED), STATUS_DONE); /* needs none */
+    assert_int_equal(commit_counters(h->store->commit)->groups, 2);
+    assert_int_equal(commit_counters(h->store->commit)->syncs, 1);
+}
+
 static void test_append_invalid(void **state)
 {
     struct harness *h = *state;
@@ -818,6 +840,7 @@ int main(void)
         TEST(test_order),
         TEST(test_limits_of_an_answer),
         TEST(test_append_once),
+        TEST(test_one_sync_for_all),
         TEST(test_append_invalid),
         TEST(test_copies_for_several_queues),
         TEST(test_long_poll),

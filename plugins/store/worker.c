@@ -1,4 +1,5 @@
-/* The only place of this process with a second thread of ours. What passes between the two is handed over whole. */
+/* The only place of this process with a second thread of ours. What passes between the two is
+ * handed over whole. */
 #include "worker.h"
 
 #include <assert.h>
