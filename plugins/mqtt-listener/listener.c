@@ -34,7 +34,6 @@ void listener_touch(struct listener *l, struct connection *c)
         return;
     c->dirty = true;
     TAILQ_INSERT_TAIL(&l->dirty, c, dirty_link);
-    sd_event_source_set_enabled(l->turn_source, SD_EVENT_ONESHOT);
 }
 
 /* Moves the timer only forward in time: one that fires early looks again. */
@@ -104,14 +103,6 @@ static void listener_on_committed(void *userdata_batch, void *userdata)
         listener_touch(l, c);
     }
     batch_reset(batch);
-    sd_event_source_set_enabled(l->turn_source, SD_EVENT_ONESHOT);
-}
-
-static void listener_on_room(void *userdata)
-{
-    struct listener *l = userdata;
-
-    sd_event_source_set_enabled(l->turn_source, SD_EVENT_ONESHOT);
 }
 
 /* ---- what clients ask of it ---- */
@@ -430,7 +421,7 @@ static void listener_publish_stats(struct listener *l)
 
     for (size_t i = 0; i < ELEMENTSOF(stats); i++)
         plugin_stat(l->plugin, stats[i].name, stats[i].value);
-    plugin_status(l->plugin, "%zu clients", l->identities.count);
+    plugin_status(l->plugin, "%zu connected", l->identities.count);
 }
 
 static int listener_on_tick(sd_event_source *source, uint64_t usec, void *userdata)
@@ -481,7 +472,6 @@ static void listener_on_drain(uint64_t deadline_usec, void *userdata)
     sd_event_source_set_enabled(l->accept_source, SD_EVENT_OFF);
     TAILQ_FOREACH(c, &l->connections, all_link)
     listener_touch(l, c); /* not read any more */
-    sd_event_source_set_enabled(l->turn_source, SD_EVENT_ONESHOT);
 }
 
 /* ---- life ---- */
@@ -512,7 +502,9 @@ static int listener_open_sources(struct listener *l)
     if (r >= 0)
         r = plugin_add_timer(l->plugin, WHEEL_TICK_USEC, listener_on_tick, l, &l->tick_timer);
     if (r >= 0)
-        r = plugin_add_defer(l->plugin, listener_on_turn, l, &l->turn_source);
+        /* After whatever else was handled. A deferred source that arms itself again would keep its
+         * first place in the loop's order for ever, and starve all others. */
+        r = plugin_add_post(l->plugin, listener_on_turn, l, &l->turn_source);
     return r;
 }
 
@@ -544,7 +536,6 @@ int listener_new(struct plugin *plugin, const struct listener_config *config, st
                      listener_on_committed, l, plugin_event(plugin), &l->producer);
     if (r < 0)
         return r;
-    producer_on_room(l->producer, listener_on_room, l);
     plugin_on_drain(plugin, listener_on_drain, l);
     *ret = TAKE_PTR(l);
     return 0;
