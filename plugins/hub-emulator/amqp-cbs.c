@@ -134,7 +134,7 @@ static void cbs_put_token(struct amqp_connection *connection, const struct put_t
 
     if (r != 0) {
         server->counters.tokens_refused++;
-        log_event(LOG_WARNING, 0, "put-token refused", F_REASON(authorize_text(r)));
+        amqp_server_log_refused(server, NULL, authorize_text(r));
         cbs_answer(connection, request->id, status_of(r), authorize_text(r));
         return;
     }

@@ -51,8 +51,7 @@ static void link_refuse(struct amqp_connection *connection, pn_link_t *pn, const
                         const char *condition, const char *description)
 {
     connection->server->counters.links_refused++;
-    log_event(LOG_WARNING, 0, "link refused", F_STR("address", address),
-              F_STR("condition", condition), F_REASON(description));
+    amqp_server_log_refused(connection->server, address, description);
     amqp_link_refuse(pn, condition, description);
 }
 
@@ -314,7 +313,7 @@ static int intake_judge(struct span inner, void *userdata)
     struct intake *intake = userdata;
 
     intake->verdict = judge_message(intake->server, inner);
-    return intake->verdict;
+    return intake->verdict != VERDICT_TAKEN;
 }
 
 static int intake_take(struct span inner, void *userdata)

@@ -72,8 +72,8 @@ struct amqp_server {
         attached_tree; /* tsearch: the client that has an identity's links now, whichever connection */
     sd_event_source *recheck_timer;
     sd_event_source *recheck_soon;
-    bool draining;
     bool got_telemetry; /* in this turn */
+    struct log_limit refused_limit;
     struct buf scratch; /* one transfer at a time */
     struct arena *arena;
     struct amqp_server_counters counters;
@@ -88,6 +88,8 @@ struct amqp_client *amqp_client_put(struct amqp_connection *connection, struct g
                                     struct span token, struct span name);
 /* Detaches its links with @condition and forgets its token. */
 void amqp_client_drop(struct amqp_client *client, const char *condition, const char *description);
+/* Strangers cause these at will: one line in a while. @address: of a link; NULL: a token was. */
+void amqp_server_log_refused(struct amqp_server *server, const char *address, const char *reason);
 /* The client has links now, or none any more: who has them for the whole server. */
 void amqp_client_attached(struct amqp_client *client);
 void amqp_client_detached(struct amqp_client *client);

@@ -9,8 +9,9 @@
 
 #include "accept.h"
 
-#define HANDSHAKE_USEC UINT64_C(30000000)
-#define RECHECK_USEC   UINT64_C(10000000) /* how late the end of a token may be noticed */
+#define HANDSHAKE_USEC    UINT64_C(30000000)
+#define LOG_INTERVAL_USEC UINT64_C(5000000)
+#define RECHECK_USEC      UINT64_C(10000000) /* how late the end of a token may be noticed */
 
 enum {
     IDLE_MSEC = 480000, /* advertised halved, and kept whole (amqp.md §17) */
@@ -147,6 +148,15 @@ void amqp_client_detached(struct amqp_client *client)
                            client->grant.module_id, false, utc_msec());
 }
 
+void amqp_server_log_refused(struct amqp_server *server, const char *address, const char *reason)
+{
+    unsigned suppressed;
+
+    if (log_limit_pass(&server->refused_limit, LOG_INTERVAL_USEC, &suppressed))
+        log_event(LOG_WARNING, 0, address ? "link refused" : "put-token refused",
+                  F_STR("address", address), F_REASON(reason), F_COUNT(suppressed));
+}
+
 /* ---- tokens end, the registry changes ---- */
 
 static void client_recheck(struct amqp_client *client, int64_t now_sec)
@@ -244,13 +254,8 @@ static void connection_on_batch_end(struct amqp_driver *driver, void *userdata)
 
 static void connection_on_closed(struct amqp_driver *driver, const char *reason, void *userdata)
 {
-    struct amqp_connection *connection = userdata;
-    struct amqp_server *server = connection->server;
-
     log_event(LOG_DEBUG, 0, "AMQP connection over", F_REASON(reason));
-    connection_free(connection);
-    if (server->draining && !server->connections)
-        server->config.on_drained(server->config.userdata);
+    connection_free(userdata);
 }
 
 static const struct amqp_driver_ops connection_ops = {
@@ -414,23 +419,10 @@ struct amqp_server *amqp_server_free(struct amqp_server *server)
 void amqp_server_set_offline(struct amqp_server *server, bool offline)
 {
     acceptor_set_offline(server->acceptor, offline);
-    if (!offline)
-        return;
-    while (server->connections) {
+    while (offline && server->connections) {
         socket_reset(server->connections->fd);
         connection_free(server->connections);
     }
-}
-
-void amqp_server_drain(struct amqp_server *server)
-{
-    server->draining = true;
-    server->acceptor = acceptor_free(server->acceptor);
-    for (struct amqp_connection *connection = server->connections; connection;
-         connection = connection->next)
-        amqp_driver_close(connection->driver, "amqp:connection:forced", "the hub is stopping");
-    if (!server->connections)
-        server->config.on_drained(server->config.userdata);
 }
 
 void amqp_server_count(const struct amqp_server *server, struct amqp_server_counters *ret)

@@ -20,13 +20,14 @@ struct amqp_server_config {
     struct registry *registry;
     struct telemetry *telemetry;
     void (*on_telemetry)(void *userdata); /* once a turn in which some was taken */
-    void (*on_drained)(void *userdata);
     void *userdata;
 };
 
 /* Accepts on the inherited socket `amqps`. @config is copied. */
 int amqp_server_new(struct plugin *plugin, const struct amqp_server_config *config,
                     struct amqp_server **ret);
+/* Ends all connections without a word: told of a forced close, the Node SDK waits 45 s for an answer to its detaches and then
+ * gives up, while a connection that is gone it opens anew at once. */
 struct amqp_server *amqp_server_free(struct amqp_server *server);
 DEFINE_FREEP(struct amqp_server, amqp_server_free)
 
@@ -34,8 +35,6 @@ DEFINE_FREEP(struct amqp_server, amqp_server_free)
 void amqp_server_set_offline(struct amqp_server *server, bool offline);
 /* The registry changed: soon, every token is judged again, and who may not be connected any more is detached. */
 void amqp_server_recheck(struct amqp_server *server);
-/* Closes what is open, takes nothing new. on_drained runs when nothing is left, perhaps in here. */
-void amqp_server_drain(struct amqp_server *server);
 
 struct amqp_server_counters {
     uint64_t connections, connections_total;

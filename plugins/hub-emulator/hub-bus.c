@@ -264,8 +264,7 @@ static json_t *telemetry_json(const struct hub *hub)
 
 static json_t *https_json(const struct hub *hub)
 {
-    static const struct rest_http_counters none;
-    const struct rest_http_counters *counters = hub->rest ? rest_http_counters(hub->rest) : &none;
+    const struct rest_http_counters *counters = rest_http_counters(hub->rest);
 
     return json_pack("{s:I, s:I, s:I, s:I}", "connections", (json_int_t)counters->connections,
                      "requests", (json_int_t)counters->requests, "bytes_in",

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -118,24 +119,16 @@ static int register_edge_device(struct hub *hub)
     return r;
 }
 
+static void hub_tell_status(struct hub *hub)
+{
+    plugin_status(hub->plugin, "%s, %" PRIu64 " messages", hub->online ? "online" : "offline",
+                  telemetry_counters(hub->telemetry)->messages);
+}
+
 static void hub_on_telemetry(void *userdata)
 {
+    hub_tell_status(userdata);
     hub_watches_wake(userdata);
-}
-
-static void hub_on_amqp_drained(void *userdata)
-{
-    struct hub *hub = userdata;
-
-    plugin_drained(hub->plugin);
-}
-
-static void hub_on_drain(uint64_t deadline_usec, void *userdata)
-{
-    struct hub *hub = userdata;
-
-    hub->rest = rest_http_free(hub->rest);
-    amqp_server_drain(hub->amqp);
 }
 
 static void hub_on_registry_change(const char *device_id, void *userdata)
@@ -167,7 +160,6 @@ static int start_servers(struct hub *hub)
                                                          .registry = hub->registry,
                                                          .telemetry = hub->telemetry,
                                                          .on_telemetry = hub_on_telemetry,
-                                                         .on_drained = hub_on_amqp_drained,
                                                          .userdata = hub },
                            &hub->amqp);
 }
@@ -192,7 +184,7 @@ static int hub_start(struct hub *hub)
     if (r < 0)
         return r;
     registry_on_change(hub->registry, hub_on_registry_change, hub);
-    plugin_on_drain(hub->plugin, hub_on_drain, hub);
+    hub_tell_status(hub);
     return 0;
 }
 
@@ -233,8 +225,8 @@ void hub_set_online(struct hub *hub, bool online)
     if (hub->online == online)
         return;
     hub->online = online;
+    hub_tell_status(hub);
     log_event(LOG_INFO, 0, online ? "online" : "offline");
     amqp_server_set_offline(hub->amqp, !online);
-    if (hub->rest)
-        rest_http_set_offline(hub->rest, !online);
+    rest_http_set_offline(hub->rest, !online);
 }

@@ -11,6 +11,7 @@
 #include "accept.h"
 #include "rest.h"
 
+#define LOG_INTERVAL_USEC UINT64_C(5000000)
 enum { CONNECTIONS_MAX = 1024, IDLE_SEC = 120 };
 
 struct rest_http {
@@ -22,6 +23,7 @@ struct rest_http {
     const struct authority *authority; /* borrowed */
     struct http_connection *connections;
     struct rest_http_counters counters;
+    struct log_limit refused_limit;
 };
 
 struct http_connection {
@@ -169,6 +171,23 @@ static enum MHD_Result http_answer(struct MHD_Connection *connection, const stru
     return result;
 }
 
+/* Who may not, is told in a while once: strangers can do that at will. The query may hold anything, so it is left out. */
+static void log_call(struct rest_http *http, const struct rest_call *call)
+{
+    _cleanup_(freep) char *path = NULL;
+    unsigned suppressed;
+
+    if (call->status != 401 && !log_enabled(LOG_DEBUG))
+        return;
+    path = xstrndup(call->target, strcspn(call->target, "?"));
+    if (call->status != 401)
+        log_event(LOG_DEBUG, 0, "REST call", F_STR("method", call->method), F_PATH(path),
+                  F_STATUS(call->status));
+    else if (log_limit_pass(&http->refused_limit, LOG_INTERVAL_USEC, &suppressed))
+        log_event(LOG_WARNING, 0, "REST call refused", F_STR("method", call->method), F_PATH(path),
+                  F_COUNT(suppressed));
+}
+
 static enum MHD_Result http_run(struct rest_http *http, struct MHD_Connection *connection,
                                 const char *method, const struct http_request *request)
 {
@@ -187,7 +206,7 @@ static enum MHD_Result http_run(struct rest_http *http, struct MHD_Connection *c
 
     http->counters.requests++;
     rest_dispatch(&call);
-    log_event(LOG_DEBUG, 0, "REST call", F_STR("method", method), F_STATUS(call.status));
+    log_call(http, &call);
     result = http_answer(connection, &call);
     rest_call_done(&call);
     return result;

@@ -196,8 +196,6 @@ static int authorize_call(const struct rest_call *call, enum rest_policy policy)
 
 static int refuse_unauthorized(struct rest_call *call, int outcome)
 {
-    log_event(LOG_WARNING, 0, "REST call refused", F_STR("method", call->method),
-              F_DEVICE(call->params[0]), F_REASON(authorize_text(outcome)));
     return rest_answer_error(call, 401, "IotHubUnauthorizedAccess", "Unauthorized: %s",
                              authorize_text(outcome));
 }
