@@ -1,4 +1,4 @@
-/* What amqp.c, amqp-cbs.c and amqp-links.c share. */
+/* What the amqp-*.c share. */
 #pragma once
 
 #include <proton/engine.h>
@@ -111,7 +111,6 @@ enum link_kind link_kind_of(const struct amqp_address *address, bool client_send
 void links_on_attach(struct amqp_connection *connection, pn_link_t *pn);
 void links_on_remote_close(struct amqp_connection *connection, pn_link_t *pn, bool closed);
 void links_on_session_close(struct amqp_connection *connection, pn_session_t *session);
-void links_on_delivery(struct amqp_connection *connection, pn_delivery_t *delivery);
 /* Closes it from our side; the client's answer frees it. */
 void amqp_link_refuse(pn_link_t *pn, const char *condition, const char *description);
 void amqp_link_close(struct amqp_link *link, const char *condition, const char *description);
@@ -119,3 +118,8 @@ void amqp_link_close(struct amqp_link *link, const char *condition, const char *
 void amqp_link_gone(struct amqp_link *link);
 /* The condition an outcome of authorize.h is told by. */
 const char *amqp_condition_of(int outcome);
+void amqp_set_condition(pn_condition_t *condition, const char *name, const char *description);
+
+/* ---- amqp-deliveries.c ---- */
+
+void deliveries_on_event(struct amqp_connection *connection, pn_delivery_t *delivery);

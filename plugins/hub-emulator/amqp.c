@@ -235,7 +235,7 @@ static void connection_on_event(struct amqp_driver *driver, pn_event_t *event, v
                               pn_event_type(event) == PN_LINK_REMOTE_CLOSE);
         break;
     case PN_DELIVERY:
-        links_on_delivery(connection, pn_event_delivery(event));
+        deliveries_on_event(connection, pn_event_delivery(event));
         break;
     default:
         break; /* local events, flow: nothing waits for credit that is not sent at once */

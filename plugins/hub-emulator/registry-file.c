@@ -1,5 +1,5 @@
 /* The registry's file: read once, replaced whole with every change, through a temporary file that is synced first. */
-#include "registry-file.h"
+#include "registry-private.h"
 
 #include <errno.h>
 #include <fcntl.h>

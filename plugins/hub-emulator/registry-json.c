@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "registry-file.h"
+#include "registry-private.h"
 
 void time_to_text(int64_t msec, char ret[static TIME_TEXT_BYTES])
 {

@@ -7,8 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "message.h"
-#include "registry-file.h"
+#include "registry-private.h"
 #include "sas.h"
 
 #define SCOPE_PREFIX "ms-azure-iot-edge://"
@@ -240,125 +239,12 @@ bool registry_is_child(const struct device *child, const struct device *parent)
     return false;
 }
 
-/* ---- checks ---- */
-
-static int expected(struct registry_error *ret_error, const char *text)
-{
-    ret_error->expected = text;
-    return REGISTRY_E_ARGUMENT;
-}
-
-static bool text_is_set(const char *text)
-{
-    return text && text[0] != '\0';
-}
-
-static bool thumbprint_is_valid(const char *text)
-{
-    size_t len = strlen(text);
-
-    return (len == 40 || len == 64) && strspn(text, "0123456789abcdefABCDEF") == len;
-}
-
-static bool key_is_valid(const char *text)
-{
-    struct sas_key key;
-    bool valid = sas_key_parse(span_str(text), &key);
-
-    sas_key_wipe(&key);
-    return valid;
-}
-
-static int check_credentials(const struct identity_spec *spec, struct registry_error *ret_error)
-{
-    const char *const keys[] = { spec->primary_key, spec->secondary_key };
-    const char *const thumbprints[] = { spec->primary_thumbprint, spec->secondary_thumbprint };
-
-    for (size_t i = 0; i < ELEMENTSOF(keys); i++)
-        if (text_is_set(keys[i]) && !key_is_valid(keys[i]))
-            return expected(ret_error, "a symmetric key in base64, at most 256 bytes");
-    for (size_t i = 0; i < ELEMENTSOF(thumbprints); i++)
-        if (text_is_set(thumbprints[i]) && !thumbprint_is_valid(thumbprints[i]))
-            return expected(ret_error, "a thumbprint of 40 or 64 hexadecimal digits");
-    return 0;
-}
-
-/* How the parents of a device are to be, after @spec: NULL-terminated and borrowed; NULL: as they are. A leaf's scope is
- * its parent's; of two that are told, the one that is news counts. */
-static const char *const *wanted_parents(const struct device *current,
-                                         const struct identity_spec *spec, bool edge,
-                                         const char *place[static 2])
-{
-    const char *now = current && current->scope ? current->scope : "";
-
-    if (!edge && spec->scope && strcmp(spec->scope, now) != 0) {
-        place[0] = spec->scope[0] != '\0' ? spec->scope : NULL;
-        place[1] = NULL;
-        return place;
-    }
-    return spec->parent_scopes;
-}
-
-/* A parent must be there, and the way up from it must end before it is too long or comes back to @device_id. */
-static int check_parents(const struct registry *registry, const char *device_id, unsigned above_max,
-                         const char *const *parents, struct registry_error *ret_error)
-{
-    const struct device *edge;
-
-    if (!parents || !parents[0])
-        return 0;
-    if (parents[1])
-        return expected(ret_error, "one parent scope at most");
-    edge = registry_edge_of_scope(registry, parents[0]);
-    if (!edge)
-        return expected(ret_error,
-                        "the deviceScope of an existing edge device as the parent's scope");
-    for (unsigned above = 1; edge; above++) {
-        if (strcmp(edge->id, device_id) == 0)
-            return expected(ret_error, "a parent that is not below the device itself");
-        if (above > above_max)
-            return expected(ret_error, "at most 5 edge devices above each other");
-        edge =
-            edge->parent_scopes ? registry_edge_of_scope(registry, edge->parent_scopes[0]) : NULL;
-    }
-    return 0;
-}
-
-static int check_device(const struct registry *registry, const struct device *current,
-                        const struct identity_spec *spec, struct registry_error *ret_error)
-{
-    bool edge = spec->edge >= 0 ? spec->edge : current && current->edge;
-    const char *place[2];
-
-    if (!identity_id_valid(spec->device_id))
-        return expected(ret_error, "a device id of 1 to 128 characters out of A-Za-z0-9 and - : . "
-                                   "+ % _ # * ? ! ( ) , = @ ; $ '");
-    if (current && current->edge && !edge)
-        return expected(ret_error, "an edge device to stay one");
-    if (current && current->edge && text_is_set(spec->scope) &&
-        strcmp(spec->scope, current->scope) != 0)
-        return expected(
-            ret_error, "an edge device to keep its deviceScope; its parent stands in parentScopes");
-    if (check_credentials(spec, ret_error) != 0)
-        return REGISTRY_E_ARGUMENT;
-    return check_parents(registry, spec->device_id, REGISTRY_NESTING_MAX - edge,
-                         wanted_parents(current, spec, edge, place), ret_error);
-}
-
-static int check_module(const struct identity_spec *spec, struct registry_error *ret_error)
-{
-    if (!identity_id_valid(spec->module_id))
-        return expected(ret_error, "a module id of 1 to 128 characters out of A-Za-z0-9 and - : . "
-                                   "+ % _ # * ? ! ( ) , = @ ; $ '");
-    return check_credentials(spec, ret_error);
-}
+/* ---- changes ---- */
 
 static int check_etag(const struct identity *identity, const char *if_match)
 {
     return !if_match || strcmp(if_match, identity->etag) == 0 ? 0 : REGISTRY_E_ETAG;
 }
-
-/* ---- changes ---- */
 
 static int registry_changed(struct registry *registry, const char *device_id)
 {
@@ -388,7 +274,7 @@ static void key_set(char **place, const char *wanted)
 {
     uint8_t bytes[KEY_BYTES];
 
-    if (text_is_set(wanted)) {
+    if (wanted && wanted[0] != '\0') {
         replace(place, wanted);
     } else if (!*place) {
         random_bytes(bytes, sizeof(bytes));
@@ -477,7 +363,7 @@ static void device_apply(struct registry *registry, struct device *device,
 
     if (spec->edge == 1 && !device->edge)
         device_make_edge(registry, device);
-    parents = wanted_parents(device, spec, device->edge, place);
+    parents = registry_wanted_parents(device, spec, device->edge, place);
     parents_apply(device, parents);
     status_apply(device, spec);
     credentials_apply(&device->identity.credentials, spec);
@@ -514,7 +400,7 @@ int registry_device_create(struct registry *registry, const struct identity_spec
 {
     if (registry_device(registry, spec->device_id))
         return REGISTRY_E_EXISTS;
-    if (check_device(registry, NULL, spec, ret_error) != 0)
+    if (registry_check_device(registry, NULL, spec, ret_error) != 0)
         return REGISTRY_E_ARGUMENT;
     device_apply(registry, device_add(registry, spec->device_id), spec);
     return registry_changed(registry, spec->device_id);
@@ -529,7 +415,7 @@ int registry_device_update(struct registry *registry, const struct identity_spec
         return REGISTRY_E_NO_DEVICE;
     if (check_etag(&device->identity, if_match) != 0)
         return REGISTRY_E_ETAG;
-    if (check_device(registry, device, spec, ret_error) != 0)
+    if (registry_check_device(registry, device, spec, ret_error) != 0)
         return REGISTRY_E_ARGUMENT;
     device_apply(registry, device, spec);
     return registry_changed(registry, spec->device_id);
@@ -569,7 +455,7 @@ int registry_module_create(struct registry *registry, const struct identity_spec
         return REGISTRY_E_NO_DEVICE;
     if (registry_module(registry, spec->device_id, spec->module_id))
         return REGISTRY_E_EXISTS;
-    if (check_module(spec, ret_error) != 0)
+    if (registry_check_module(spec, ret_error) != 0)
         return REGISTRY_E_ARGUMENT;
     if (device->module_count >= REGISTRY_MODULES_MAX)
         return REGISTRY_E_TOO_MANY;
@@ -587,7 +473,7 @@ int registry_module_update(struct registry *registry, const struct identity_spec
                                                           : REGISTRY_E_NO_DEVICE;
     if (check_etag(&module->identity, if_match) != 0)
         return REGISTRY_E_ETAG;
-    if (check_module(spec, ret_error) != 0)
+    if (registry_check_module(spec, ret_error) != 0)
         return REGISTRY_E_ARGUMENT;
     module_apply(module, spec);
     return registry_changed(registry, module->device->id);
