@@ -14,7 +14,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "control.h"
@@ -178,6 +177,9 @@ static int control_take(struct plugin *plugin, Bus__Control *packet)
         if (plugin->roster)
             bus__control__free_unpacked(plugin->roster, NULL);
         plugin->roster = packet;
+        if (plugin->orphan_since != 0)
+            log_event(LOG_INFO, 0, "the supervisor is back");
+        plugin->orphan_since = 0;
         return 0;
     case BUS__CONTROL__BODY_DRAIN:
         r = drain_begin(plugin, packet->drain->deadline_usec);
@@ -263,17 +265,14 @@ static int plugin_on_control_retry(sd_event_source *source, uint64_t usec, void 
 {
     struct plugin *plugin = userdata;
 
-    if (control_open(plugin) >= 0) {
-        plugin->orphan_since = 0;
-        log_event(LOG_INFO, 0, "the supervisor is back");
-        return 0;
-    }
-    plugin->control_source = sd_event_source_disable_unref(plugin->control_source);
-    plugin->control_fd = close_fd(plugin->control_fd);
     if (now_usec() - plugin->orphan_since > ORPHAN_USEC && !plugin->draining) {
-        log_event(LOG_ERR, 0, "no supervisor came back, ending", F_USEC(ORPHAN_USEC));
+        log_event(LOG_ERR, 0, "no supervisor took this plugin over, ending", F_USEC(ORPHAN_USEC));
         return drain_begin(plugin, DRAIN_DEFAULT_USEC);
     }
+    if (control_open(plugin) >= 0)
+        return 0; /* whether it wants us shows in its roster */
+    plugin->control_source = sd_event_source_disable_unref(plugin->control_source);
+    plugin->control_fd = close_fd(plugin->control_fd);
     return timer_rearm(source, CONTROL_RETRY_USEC);
 }
 
@@ -587,6 +586,10 @@ static int life_begin(struct plugin *plugin)
         return r;
     r = plugin_add_timer(plugin, plugin->heartbeat_usec, plugin_on_heartbeat, plugin,
                          &plugin->heartbeat_timer);
+    if (r < 0)
+        return r;
+    /* A loop that is busy is not hung. */
+    r = sd_event_source_set_priority(plugin->heartbeat_timer, SD_EVENT_PRIORITY_IMPORTANT);
     if (r < 0)
         return r;
     r = bus_new(plugin->event, bus_dir, plugin->role, plugin->generation, plugin_who, plugin,
