@@ -49,6 +49,8 @@ struct identity_failure {
     char reason[192];
 };
 
+enum identity_list_kind { IDENTITY_LIST_NONE, IDENTITY_LIST_WAITING, IDENTITY_LIST_READY };
+
 struct identity_link {
     struct upstream *upstream;
     char *name;                  /* "D" or "D/M": the partition */
@@ -77,7 +79,7 @@ struct identity_link {
         park_open; /* upstream-bus.c: what the store is to know, must be told, is being told */
     TAILQ_ENTRY(identity_link) park_link;
 
-    enum { IDENTITY_LIST_NONE, IDENTITY_LIST_WAITING, IDENTITY_LIST_READY } list;
+    enum identity_list_kind list;
     TAILQ_ENTRY(identity_link) list_link;
     TAILQ_ENTRY(identity_link) all_link;
 };

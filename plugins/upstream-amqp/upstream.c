@@ -22,9 +22,9 @@ static struct identity_list *list_of(struct identity_link *i)
     return i->list == IDENTITY_LIST_READY ? &i->upstream->ready : &i->upstream->waiting;
 }
 
-void identity_list_put(struct identity_link *i, int list)
+void identity_list_put(struct identity_link *i, enum identity_list_kind list)
 {
-    if ((int)i->list == list)
+    if (i->list == list)
         return;
     if (i->list != IDENTITY_LIST_NONE)
         TAILQ_REMOVE(list_of(i), i, list_link);

@@ -101,7 +101,7 @@ void upstream_on_edge_hub_refused(struct upstream *up, const char *reason);
 /* One more identity wants a token on this connection. False: it has as many as it may. */
 bool upstream_admit_token(struct upstream *up);
 
-void identity_list_put(struct identity_link *i, int list); /* IDENTITY_LIST_*, NONE takes it out */
+void identity_list_put(struct identity_link *i, enum identity_list_kind list); /* IDENTITY_LIST_*, NONE takes it out */
 void upstream_open_next(struct upstream *up);
 void upstream_send_soon(struct upstream *up);
 void upstream_fill_status(struct upstream *up, Bus__UpstreamStatus *status);
