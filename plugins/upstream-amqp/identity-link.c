@@ -245,16 +245,21 @@ static void identity_work(struct identity_link *i)
         identity_list_put(i, IDENTITY_LIST_READY);
 }
 
+/* Nothing is in flight; when nothing waits either, its time of idleness begins. */
+static void identity_rest(struct identity_link *i)
+{
+    if (i->messages->count > 0)
+        return;
+    i->busy = false;
+    timer_rearm(i->timer, i->upstream->config->idle_usec);
+}
+
 static void identity_opened(struct identity_link *i)
 {
     identity_enter(i, IDENTITY_OPEN);
     i->busy = false;
     identity_progress(i);
     timer_rearm(i->timer, i->upstream->config->idle_usec);
-    if (i->told) {
-        log_event(LOG_INFO, 0, "hub takes this identity again", F_CLIENT(i->name));
-        i->told = false;
-    }
     if (i->is_edge_hub)
         upstream_on_edge_hub_open(i->upstream);
     if (i->messages->count > 0)
@@ -381,6 +386,7 @@ static void identity_vanish(struct identity_link *i)
                   F_CLIENT(i->name), F_COUNT(dropped));
     i->gone = true;
     identity_close(i);
+    upstream_send_soon(i->upstream); /* the acks, too */
 }
 
 static identity_fn *const identity_actions[_IDENTITY_STATE_COUNT][_IDENTITY_EVENT_COUNT] = {
@@ -440,7 +446,7 @@ static identity_fn *const identity_actions[_IDENTITY_STATE_COUNT][_IDENTITY_EVEN
         [IDENTITY_ATTACHED]     = identity_ignore,
         [IDENTITY_FAILED]       = identity_pause,
         [IDENTITY_RETURNED]     = identity_settle,
-        [IDENTITY_SETTLED]      = identity_ignore,
+        [IDENTITY_SETTLED]      = identity_rest,
         [IDENTITY_TIMEOUT]      = identity_check,
         [IDENTITY_OFFLINE]      = identity_go_offline,
     },
@@ -553,6 +559,9 @@ static void message_delivered(struct identity_link *i, struct flight_message *m)
     flight_settled(m, BUS__OUTCOME__OUTCOME_DELIVERED);
     i->upstream->sent++;
     i->denied = false;
+    if (i->told)
+        log_event(LOG_INFO, 0, "hub takes this identity again", F_CLIENT(i->name));
+    i->told = false;
     backoff_reset(&i->backoff);
 }
 
@@ -600,8 +609,8 @@ static void identity_on_delivery(struct identity_link *i, pn_delivery_t *deliver
 
 static void identity_on_remote_open(struct identity_link *i)
 {
-    /* Without a target it is refused: the detach that follows says why. */
-    if (pn_terminus_get_type(pn_link_remote_target(i->link)) != PN_UNSPECIFIED)
+    /* Without our target it is refused: the detach that follows says why. */
+    if (pn_terminus_get_address(pn_link_remote_target(i->link)))
         identity_link_feed(i, IDENTITY_ATTACHED);
 }
 
