@@ -96,7 +96,8 @@ static inline void harness_open(struct harness *h)
 
     assert(r == 0);
     h->opened = h->drained = false;
-    while (!h->opened)
+    /* Until the first attempt is over, however long it takes (the store is announced before). */
+    while (!h->opened || (!h->store->image && h->store->failures == 0))
         harness_turn(h);
 }
 
