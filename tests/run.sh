@@ -136,11 +136,13 @@ integration() {
     BRINK_BUILD=$PWD/build
     export BRINK_BUILD
     find tests/integration tests/fault -name '*.test.mjs' -not -path '*/node_modules/*' | sort >"$logs/files"
-    # One file at a time: each has an edge and a hub of its own, and two cores are not many.
-    # shellcheck disable=SC2046
-    node --test --test-concurrency=1 --test-reporter=spec $(cat "$logs/files") >"$logs/node" 2>&1
-    cat "$logs/node"
-    count_node "$logs/node"
+    # One after the other: each has an edge and a hub of its own, and two cores are not many.
+    while read -r file; do
+        echo "-- $file"
+        node --test --test-reporter=spec "$file" </dev/null >"$logs/node" 2>&1
+        cat "$logs/node"
+        count_node "$logs/node"
+    done <"$logs/files"
 }
 
 started=$(date +%s)

@@ -59,7 +59,7 @@ async function load(target, { publishers, messages, window }) {
     return JSON.parse(stdout);
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const rate = (value) => `${Math.round(value).toLocaleString('en')}/s`;
 const micro = (value) => `${Math.round(value)} µs`;
 const depth = async (pair) => (await pair.edge.status()).queues.find((q) => q.name === '$upstream')?.depth;
