@@ -276,13 +276,13 @@ static void identity_check(struct identity_link *i)
     limit = i->busy ? HANG_USEC : i->upstream->config->idle_usec;
     if (since < limit)
         timer_rearm(i->timer, limit - since);
-    else if (i->busy)
+    else if (!i->busy && i->is_edge_hub)
+        timer_rearm(i->timer, limit);
+    else if (!i->busy)
+        identity_close(i);
+    else if (!upstream_on_hang(i->upstream, HANG_USEC))
         identity_link_fail(i, IDENTITY_RETURNED, VERDICT_RETRY, PAUSE_USEC,
                            "the hub neither gave credit nor settled a message for long");
-    else if (i->is_edge_hub)
-        timer_rearm(i->timer, limit);
-    else
-        identity_close(i);
 }
 
 /* ---- Failing ---- */

@@ -75,8 +75,8 @@ struct identity_link {
     bool denied_since_refresh; /* and the scope was looked at again after that */
     bool gone;                 /* so it exists nowhere: its messages are dropped */
 
-    bool park_wanted, park_dirty,
-        park_open; /* upstream-bus.c: what the store is to know, must be told, is being told */
+    /* upstream-bus.c: what the store is to know, whether it must be told, whether it is being told */
+    bool park_wanted, park_dirty, park_open;
     TAILQ_ENTRY(identity_link) park_link;
 
     enum identity_list_kind list;

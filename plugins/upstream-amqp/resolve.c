@@ -84,7 +84,7 @@ static int job_start(struct job *job)
     if (r != 0)
         return -r;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, 256 << 10);
+    pthread_attr_setstacksize(&attributes, 1 << 20);
     atomic_fetch_add(&job->refs, 1);
     r = pthread_create(&thread, &attributes, job_run,
                        job); /* signals stay blocked, as they are here */

@@ -41,7 +41,7 @@ struct hub {
     bool hold;           /* nothing is settled */
     unsigned settle_max; /* then it holds; 0: no limit */
     unsigned credit;
-    unsigned connections, settled;
+    unsigned connections, settled, ended_sessions;
     pn_link_t *cbs_sender;
     struct hub_identity identities[HUB_IDENTITIES_MAX];
     unsigned identity_count;
@@ -291,6 +291,7 @@ static inline void hub_on_event(struct amqp_driver *driver, pn_event_t *event, v
         pn_session_open(pn_event_session(event));
         break;
     case PN_SESSION_REMOTE_CLOSE:
+        hub->ended_sessions++;
         pn_session_close(pn_event_session(event));
         break;
     case PN_LINK_REMOTE_OPEN:

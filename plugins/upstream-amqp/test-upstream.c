@@ -379,6 +379,37 @@ static void test_detached_link(void **state)
     assert_int_equal(hub.connections, 1);
 }
 
+static unsigned sessions_of_upstream(void)
+{
+    pn_connection_t *connection = amqp_driver_connection(connection_driver(upstream->connection));
+    unsigned count = 0;
+
+    for (pn_session_t *s = pn_session_head(connection, 0); s; s = pn_session_next(s, 0))
+        count++;
+    return count;
+}
+
+/* Sessions that the hub ends are let go of, and ended by us, too. */
+static void test_ended_sessions(void **state)
+{
+    struct hub_identity *i = hub_identity(&hub, "d1");
+
+    start_upstream();
+    for (unsigned n = 1; n <= 5; n++) {
+        add_numbers("d1", n, n);
+        RUN_UNTIL(store_count(store, DELIVERED) == n);
+        pn_session_close(pn_link_session(i->link));
+        amqp_driver_wake(hub.driver);
+        RUN_UNTIL(upstream->paused_count == 1);
+        i->link = NULL;
+        identity_link_resume(upstream_identity(upstream, "d1"));
+        RUN_UNTIL(upstream->paused_count == 0);
+    }
+    assert_int_equal(hub.connections, 1);
+    RUN_UNTIL(hub.ended_sessions == 5);
+    assert_int_equal(sessions_of_upstream(), 2); /* of $cbs and of the edge itself */
+}
+
 /* The store comes back and gives again what we hold: it is sent once. */
 static void test_store_restarts(void **state)
 {
@@ -527,6 +558,7 @@ int main(void)
         TEST(test_rejected_message_lets_others_pass),
         TEST(test_released_message_comes_again),
         TEST(test_detached_link),
+        TEST(test_ended_sessions),
         TEST(test_store_restarts),
         TEST(test_store_restarts_with_a_parked_partition),
         TEST(test_refused_acks_come_again),

@@ -154,6 +154,14 @@ bool upstream_admit_token(struct upstream *up)
     return false;
 }
 
+bool upstream_on_hang(struct upstream *up, uint64_t hang_usec)
+{
+    if (now_usec() - up->heard_usec < hang_usec)
+        return false;
+    connection_fail(up->connection, NULL, "the hub fell silent");
+    return true;
+}
+
 /* ---- The connection ---- */
 
 void upstream_send_soon(struct upstream *up)
@@ -186,15 +194,21 @@ static void upstream_on_open(struct amqp_driver *driver, void *userdata)
     struct upstream *up = userdata;
 
     up->connection_number++;
-    up->connected_usec = now_usec();
+    up->connected_usec = up->heard_usec = now_usec();
+    up->heard_bytes = 0;
     up->tokens = 0;
     up->cbs = cbs_new(amqp_driver_connection(driver));
     identity_link_feed(up->edge_hub, IDENTITY_WORK);
 }
 
-/* A session that we ended, or that the hub did, is done when both have. */
-static void upstream_free_session(pn_session_t *session)
+/* A session that is no identity's any more is done when both sides have ended it, whoever began. */
+static void upstream_on_orphan(pn_event_t *event)
 {
+    pn_session_t *session = pn_event_session(event);
+
+    if (pn_event_type(event) != PN_SESSION_LOCAL_CLOSE &&
+        pn_event_type(event) != PN_SESSION_REMOTE_CLOSE)
+        return;
     if (pn_session_state(session) == (PN_LOCAL_CLOSED | PN_REMOTE_CLOSED))
         pn_session_free(session);
 }
@@ -216,8 +230,8 @@ static void upstream_on_event(pn_event_t *event, void *userdata)
     i = pn_session_get_context(session);
     if (i)
         identity_link_take_event(i, event);
-    else if (pn_event_type(event) == PN_SESSION_REMOTE_CLOSE)
-        upstream_free_session(session);
+    else
+        upstream_on_orphan(event);
 }
 
 static void upstream_send(struct upstream *up)
@@ -241,12 +255,23 @@ static void upstream_send(struct upstream *up)
         amqp_driver_wake(driver);
 }
 
+static void upstream_note_heard(struct upstream *up)
+{
+    uint64_t bytes = amqp_driver_bytes_in(connection_driver(up->connection));
+
+    if (bytes == up->heard_bytes)
+        return;
+    up->heard_bytes = bytes;
+    up->heard_usec = now_usec();
+}
+
 static void upstream_drain_step(struct upstream *up);
 
 static void upstream_on_batch_end(void *userdata)
 {
     struct upstream *up = userdata;
 
+    upstream_note_heard(up);
     if (!up->draining && !up->superseded)
         upstream_send(up);
     upstream_bus_ack(up);

@@ -24,8 +24,7 @@ int upstream_config_check(struct config_document *d, const void *settings,
                           struct config_error *ret_error);
 
 enum {
-    UPSTREAM_TOKENS_MAX =
-        995, /* identities on one connection; the hub takes no more than 1000 (amqp.md §15.4) */
+    UPSTREAM_TOKENS_MAX = 995, /* on one connection; the hub takes 1000 at most (amqp.md §15.4) */
     UPSTREAM_OPENING_MAX = 16, /* identities that are being opened at a time */
 };
 
@@ -48,7 +47,9 @@ struct upstream {
     struct cbs *cbs; /* while the connection is open */
     uint64_t connection_number;
     uint64_t connected_usec;
-    unsigned tokens; /* identities that have one on this connection */
+    unsigned tokens;      /* identities that have one on this connection */
+    uint64_t heard_bytes; /* that had come on it at heard_usec */
+    uint64_t heard_usec;
     unsigned opening;
 
     struct flight *flight;
@@ -100,8 +101,11 @@ void upstream_on_edge_hub_open(struct upstream *up);
 void upstream_on_edge_hub_refused(struct upstream *up, const char *reason);
 /* One more identity wants a token on this connection. False: it has as many as it may. */
 bool upstream_admit_token(struct upstream *up);
+/* Nothing moves for an identity. True: nothing at all came for so long, so the connection is dead, and is ended. */
+bool upstream_on_hang(struct upstream *up, uint64_t hang_usec);
 
-void identity_list_put(struct identity_link *i, enum identity_list_kind list); /* IDENTITY_LIST_*, NONE takes it out */
+/* Puts it at the end of a list, out of the one that it was in. */
+void identity_list_put(struct identity_link *i, enum identity_list_kind list);
 void upstream_open_next(struct upstream *up);
 void upstream_send_soon(struct upstream *up);
 void upstream_fill_status(struct upstream *up, Bus__UpstreamStatus *status);
