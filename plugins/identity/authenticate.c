@@ -23,6 +23,7 @@ static const struct {
     [AUTH_CERTIFICATE_PURPOSE] = { "certificate is not a client's", false },
     [AUTH_CERTIFICATE_UNTRUSTED] = { "certificate was issued by nobody who is trusted", false },
     [AUTH_NO_SCOPE_YET] = { "nothing is known of any device yet", true },
+    [AUTH_NOT_ASKED] = { "too many others are being looked up in the hub", true },
 };
 
 const char *auth_reason_text(enum auth_reason reason)

@@ -26,6 +26,7 @@ enum auth_reason {
     AUTH_CERTIFICATE_PURPOSE,
     AUTH_CERTIFICATE_UNTRUSTED,
     AUTH_NO_SCOPE_YET, /* there is no data to decide by */
+    AUTH_NOT_ASKED,    /* the hub would have to be asked first, and too many wait for it */
     _AUTH_REASON_COUNT,
 };
 

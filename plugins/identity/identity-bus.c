@@ -1,8 +1,11 @@
 #include <errno.h>
 
 #include "identity.h"
+#include "lookups.h"
 #include "message.h"
 #include "plugin.h"
+
+_Static_assert(LOOKUPS_WAITING_MAX <= BUS_WINDOW_MAX / 2, "half a window is for who is known");
 
 /* ---- logins ---- */
 
@@ -18,7 +21,7 @@ static void authenticate_on_verdict(const struct auth_verdict *verdict, void *us
     }
     if (verdict->reason == AUTH_ACCEPTED)
         body.verdict = BUS__VERDICT__VERDICT_ACCEPTED;
-    else if (verdict->reason == AUTH_NO_SCOPE_YET)
+    else if (verdict->reason == AUTH_NO_SCOPE_YET || verdict->reason == AUTH_NOT_ASKED)
         body.verdict = BUS__VERDICT__VERDICT_NOT_YET;
     else
         body.verdict = BUS__VERDICT__VERDICT_REFUSED;

@@ -468,6 +468,8 @@ void identity_authenticate(struct identity *identity, const struct auth_client *
     r = lookups_add(identity->lookups, client->device_id, client->module_id,
                     is_being_made(identity, client), login_on_looked_up, login);
     if (r != 0) {
+        if (r == LOOKUPS_E_FULL)
+            verdict.reason = AUTH_NOT_ASKED;
         login_free(login);
         fn(&verdict, userdata);
     }

@@ -9,7 +9,9 @@
 #include "hub-client.h"
 #include "hub-json.h"
 
-enum { LOOKUPS_WAITING_MAX = 256, LOOKUPS_RUNNING_MAX = 8 };
+/* A login that waits here keeps a place in the window of the listener that asks: fewer wait than
+ * that holds, or strangers would keep out who is known. */
+enum { LOOKUPS_WAITING_MAX = 16, LOOKUPS_RUNNING_MAX = 8 };
 #define LOOKUPS_DEADLINE_USEC (UINT64_C(20) * 1000 * 1000)
 
 struct lookups;

@@ -430,6 +430,7 @@ static void test_flood(void **state)
         begin_login(w, id, "eA==", false, &strangers);
     }
     assert_int_equal(strangers.count, 50);
+    assert_int_equal(strangers.reason, AUTH_NOT_ASKED);
     LOOP_UNTIL(w->event, w->hub.lookups == LOOKUPS_RUNNING_MAX);
     begin_login(w, "leaf1", "bGVhZjE=", false, &known);
     assert_int_equal(known.accepted, 1);
@@ -446,10 +447,10 @@ static void test_one_lookup_for_many(void **state)
     struct outcome outcome = {};
 
     hub_register(&w->hub, "new", "bmV3", true);
-    for (unsigned i = 0; i < 20; i++)
+    for (unsigned i = 0; i < 10; i++)
         begin_login(w, "new", "bmV3", false, &outcome);
-    LOOP_UNTIL(w->event, outcome.count == 20);
-    assert_int_equal(outcome.accepted, 20);
+    LOOP_UNTIL(w->event, outcome.count == 10);
+    assert_int_equal(outcome.accepted, 10);
     assert_int_equal(w->hub.lookups, 1);
 }
 
