@@ -447,6 +447,8 @@ static void request_options(struct hub_request *request)
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, request_on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    /* Else the loop would stand still until the name server has answered curl's resolver thread. */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR,
                      strncmp(config->base_url, "https:", 6) == 0 ? "https" : "http");

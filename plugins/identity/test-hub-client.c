@@ -5,11 +5,25 @@
 
 #include <cmocka.h>
 
+#include <netdb.h>
+
 #include "hub-client.h"
 #include "keyring.h"
 #include "test-folder.h"
 #include "test-pki.h"
 #include "test-stub-hub.h"
+
+static int never[2]; /* a pipe that nobody writes to until the tests end */
+
+/* In place of the C library's, for curl's resolver thread: a name server that does not answer. */
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **ret)
+{
+    char end;
+
+    (void)!read(never[0], &end, 1);
+    return EAI_FAIL;
+}
 
 struct world {
     sd_event *event;
@@ -230,6 +244,27 @@ static void test_deadline(void **state)
     assert_int_equal(w->outcome, HUB_UNAVAILABLE);
 }
 
+/* A request that ends while its name is being looked up does not wait for that: a test that does
+ * never ends. */
+static void test_name_server_is_silent(void **state)
+{
+    struct world *w = *state;
+    struct hub_request *request;
+
+    w->config.base_url = "http://silent.example.net";
+    hub_client_scope_lookup(w->client, "leaf1", NULL, 20000, world_on_answer, w);
+    LOOP_UNTIL(w->event, w->answers == 1);
+    assert_int_equal(w->outcome, HUB_UNAVAILABLE);
+
+    request = hub_client_module_get(w->client, "m", world_on_answer, w);
+    hub_client_module_get(w->client, "n", world_on_answer, w);
+    for (unsigned turn = 0; turn < 10; turn++)
+        assert_true(sd_event_run(w->event, 1000) >= 0);
+    assert_null(hub_request_cancel(request));
+    w->client = hub_client_free(w->client);
+    assert_int_equal(w->answers, 1);
+}
+
 static void test_cancel_and_free_under_way(void **state)
 {
     struct world *w = *state;
@@ -315,10 +350,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_retry_succeeds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_listens, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_name_server_is_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_and_free_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(test_answer_too_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tls, setup, teardown),
     };
 
+    if (pipe(never) < 0)
+        return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
