@@ -631,6 +631,22 @@ static void test_tampered_record(void **state)
     assert_non_null(strstr(client.reason, "alert")); /* and it was told */
 }
 
+/* Each of these records obliges us to send one, and the peer reads none. */
+static void test_key_updates_without_end(void **state)
+{
+    connect_ends(socket_pair);
+    tls_stream_pause(client.stream, true);
+    for (unsigned n = 0; n < 20000 && !server.closed; n++) {
+        assert_int_equal(SSL_key_update(tls_stream_ssl(client.stream), SSL_KEY_UPDATE_REQUESTED),
+                         1);
+        (void)tls_stream_write(client.stream, "x", 1);
+        run_what_is_due();
+        assert_true(tls_stream_pending(server.stream) < 80 << 10);
+    }
+    assert_int_equal(server.closed, 1);
+    assert_int_equal(server.error, -ENOBUFS);
+}
+
 static void test_freed_in_handlers(void **state)
 {
     for (unsigned i = 0; i < 3; i++) {
@@ -683,6 +699,7 @@ int main(void)
         TEST(test_data_before_the_end_survives_a_pause),
         TEST(test_write_to_the_dead),
         TEST(test_tampered_record),
+        TEST(test_key_updates_without_end),
         TEST(test_freed_in_handlers),
     };
 

@@ -23,6 +23,8 @@
 enum {
     STAGING_BYTES = 80 << 10, /* the records of one write piece and what goes with them */
     WRITE_PIECE_BYTES = 64 << 10,
+    OUT_BYTES_MAX = STAGING_BYTES,
+    RECEIVES_A_TURN = 8, /* the rest next turn: others must not starve */
     RECORD_ALERT = 0x15, /* first bytes of TLS records */
     RECORD_HANDSHAKE = 0x16,
 };
@@ -42,6 +44,7 @@ struct tls_stream {
     int error;              /* of the end */
     int socket_error;       /* errno of the last failed recv() */
     int fd;
+    uint8_t receives_left; /* in this turn */
     enum stream_state state;
     bool connecting : 1;   /* client side, until the socket is first writable */
     bool client : 1;       /* speaks first */
@@ -50,6 +53,7 @@ struct tls_stream {
     bool eof : 1;          /* the socket is at its end */
     bool socket_empty : 1; /* recv() gave less than asked: the rest is for the next event */
     bool drained : 1;      /* OpenSSL gave all that it could make of what came */
+    bool overrun : 1; /* more than `out` may hold: the peer makes us speak, and does not read */
     bool paused : 1;
     bool hung_up : 1;     /* the peer closed while nobody read */
     bool shut : 1;        /* close_notify is sent or queued */
@@ -73,10 +77,11 @@ static int bio_read(BIO *bio, char *data, int len)
     ssize_t n;
 
     BIO_clear_retry_flags(bio);
-    if (s->socket_empty) {
+    if (s->socket_empty || s->receives_left == 0) {
         BIO_set_retry_read(bio);
         return -1;
     }
+    s->receives_left--;
     do
         n = recv(s->fd, data, (size_t)len, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
@@ -101,7 +106,8 @@ static int bio_read(BIO *bio, char *data, int len)
     return (int)n;
 }
 
-/* Takes everything; stream_flush() follows before the call of the owner returns. */
+/* Takes everything; stream_flush() follows before the call of the owner returns. Only records that
+ * the peer asks for, as it may without end, can meet more than one write piece in `out`. */
 static int bio_write(BIO *bio, const char *data, int len)
 {
     struct tls_stream *s = BIO_get_data(bio);
@@ -114,6 +120,10 @@ static int bio_write(BIO *bio, const char *data, int len)
         staging.owner = s;
         staging.len += n;
         return len;
+    }
+    if (s->state == STREAM_OPEN && buf_len(&s->out) + n > OUT_BYTES_MAX) {
+        s->overrun = true;
+        return -1;
     }
     buf_append(&s->out, staging.data, staging.len);
     buf_append(&s->out, data, n);
@@ -202,6 +212,7 @@ static void stream_enter(struct tls_stream *s)
 {
     assert(!s->dispatching);
     s->dispatching = true;
+    s->receives_left = RECEIVES_A_TURN;
 }
 
 static void stream_leave(struct tls_stream *s)
@@ -261,6 +272,8 @@ static void stream_result(struct tls_stream *s, int result)
     }
     if (s->no_tls)
         stream_end(s, -EPROTO, "the peer speaks no TLS");
+    else if (s->overrun)
+        stream_end(s, -ENOBUFS, "the peer does not read what it asks for");
     else if (s->socket_error)
         stream_end(s, -s->socket_error, strerror(s->socket_error));
     else if (s->eof && s->state == STREAM_HANDSHAKE)
