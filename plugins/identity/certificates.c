@@ -132,7 +132,7 @@ static int authority_read_take(const char *path, EVP_PKEY *key, struct authority
     return 0;
 }
 
-/* Read anew each time: the operator replaces the files, and the hour after it is in force. */
+/* Read anew each time: the operator replaces the files, and ten minutes later it is in force. */
 static int authority_configured(const struct certificates *c, int64_t now_sec,
                                 struct authority *ret)
 {
@@ -264,15 +264,19 @@ static int authority_quickstart(const struct certificates *c, int64_t now_sec,
     return 0;
 }
 
-/* From 30 days ahead, once a day. */
+/* From 30 days ahead, once a day. One that is not valid yet is not replaced by itself: the clock may
+ * be wrong, and a new one would cut off every client for good. */
 static void authority_warn(struct certificates *c, int64_t now_sec)
 {
     int64_t left = certificate_not_after(c->authority.certificate) - now_sec;
+    bool early = now_sec < certificate_not_before(c->authority.certificate);
 
-    if (left > (int64_t)WARN_DAYS * DAY_SEC || now_sec - c->warned_sec < DAY_SEC)
+    if ((!early && left > (int64_t)WARN_DAYS * DAY_SEC) || now_sec - c->warned_sec < DAY_SEC)
         return;
     c->warned_sec = now_sec;
-    log_event(LOG_WARNING, 0, "edge CA expires soon, clients must be given the next one",
+    log_event(LOG_WARNING, 0,
+              early ? "edge CA is not valid yet: the clock is wrong, or was when it was made"
+                    : "edge CA expires soon, clients must be given the next one",
               F_STR("authority", c->config->authority_path ? "configured" : "quickstart"),
               F_NUM("days", left / DAY_SEC));
 }
@@ -286,12 +290,12 @@ static void server_done(struct server_certificate *s)
     *s = (struct server_certificate){};
 }
 
-/* It is what we would make now, and lasts. */
+/* It is what we would make now, and lasts. The clock may have been ahead when it was made. */
 static bool server_holds(const struct certificates *c, X509 *certificate, int64_t now_sec)
 {
     bool holds;
 
-    holds = now_sec < renewal_sec(certificate) &&
+    holds = now_sec >= certificate_not_before(certificate) && now_sec < renewal_sec(certificate) &&
             certificate_is_for_names(certificate, c->config->names) &&
             X509_check_issued(c->authority.certificate, certificate) == X509_V_OK &&
             X509_verify(certificate, X509_get0_pubkey(c->authority.certificate)) == 1;

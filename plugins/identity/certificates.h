@@ -26,7 +26,7 @@ struct certificates *certificates_new(const struct certificates_config *config,
 struct certificates *certificates_free(struct certificates *certificates);
 DEFINE_FREEP(struct certificates, certificates_free)
 
-/* Sees to it that there are certificates that last: to be called at start and every hour.
+/* Sees to it that there are certificates that last: to be called at start and every few minutes.
  * @ret_changed: the server certificate is another. -EINVAL with the reason logged (the operator's
  * CA cannot be used), or -errno; what was in force before, if anything, still is. */
 int certificates_renew(struct certificates *certificates, int64_t now_sec, bool *ret_changed);

@@ -21,7 +21,8 @@ enum {
     CLIENT_CA_BYTES_MAX = 1 << 20,
 };
 static const uint64_t SETTLE_USEC = UINT64_C(100) * 1000; /* changes are saved and told together */
-static const uint64_t CERTIFICATES_USEC = UINT64_C(3600) * 1000 * 1000;
+static const uint64_t CERTIFICATES_USEC =
+    UINT64_C(600) * 1000 * 1000; /* the clock may be set at any time */
 static const uint64_t CERTIFICATES_RETRY_USEC =
     UINT64_C(60) * 1000 * 1000; /* while there is none */
 static const uint64_t TIMER_ACCURACY_USEC = 1000;
@@ -242,9 +243,11 @@ static void identity_on_hub_clock(int64_t hub_sec, void *userdata)
 {
     struct identity *identity = userdata;
 
-    if (trusted_clock_correct(&identity->clock, hub_sec, utc_sec(), boot_usec()))
-        log_event(LOG_WARNING, 0, "the clock differs from the hub's, the hub's is taken",
-                  F_NUM("hub_sec", hub_sec), F_NUM("system_sec", utc_sec()));
+    if (!trusted_clock_correct(&identity->clock, hub_sec, utc_sec(), boot_usec()))
+        return;
+    log_event(LOG_WARNING, 0, "the clock differs from the hub's, the hub's is taken",
+              F_NUM("hub_sec", hub_sec), F_NUM("system_sec", utc_sec()));
+    timer_rearm(identity->certificates_timer, 0);
 }
 
 static void identity_on_sync_end(void *userdata)

@@ -210,6 +210,24 @@ static void test_renewal(void **state)
     }
 }
 
+/* They were made while the clock was ahead: the server certificate is made anew, the CA is not, for
+ * it may be the clock that is wrong now. */
+static void test_clock_set_back(void **state)
+{
+    struct world *w = *state;
+    _cleanup_(freep) char *authority = NULL;
+    bool changed = false;
+
+    assert_int_equal(certificates_renew(w->certificates, NOW, &changed), 0);
+    authority = xstrdup(certificates_authority_pem(w->certificates));
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(certificates_renew(w->certificates, NOW - DAY, &changed), 0);
+        assert_int_equal(changed, i == 0);
+        assert_int_equal(certificates_server(w->certificates)->not_after_sec, NOW + 29 * DAY);
+        assert_string_equal(authority, certificates_authority_pem(w->certificates));
+    }
+}
+
 static void test_other_names_other_certificate(void **state)
 {
     static const char *const others[] = { "moved.example.net", "edgeHub", NULL };
@@ -327,6 +345,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_extensions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kept_over_a_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_renewal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_clock_set_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_names_other_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_configured, setup, teardown),
