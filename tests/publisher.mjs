@@ -26,6 +26,13 @@ export class Publisher extends EventEmitter {
         return this;
     }
 
+    // Further ones, after it finished.
+    goOn(total) {
+        Object.assign(this, { total, stopped: false });
+        this.finished = new Promise((resolve) => (this.finish = resolve));
+        return this.start();
+    }
+
     connect() {
         const socket = tls.connect({ host: this.host, port: 8883, ca: this.ca, servername: '' });
         const parser = mqtt.parser();
