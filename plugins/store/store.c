@@ -290,7 +290,8 @@ static void store_on_turn(void *userdata)
     struct store *store = userdata;
 
     if (store->failing) {
-        store_fall(store, store->reason);
+        if (!worker_is_busy(store->worker)) /* else the group that was gathering goes first */
+            store_fall(store, store->reason);
         return;
     }
     store_sweep_go_on(store);

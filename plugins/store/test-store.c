@@ -778,6 +778,31 @@ static void test_failure_is_survived(void **state)
     reply_done(&refused);
 }
 
+/* A read fails while one group is being written and the next one has begun. */
+static void test_failure_between_two_groups(void **state)
+{
+    struct harness *h = *state;
+    static const struct batch_item item = { Q, "d", 0, -1, "x" };
+    struct rocks_error error = { "Corruption: a test says so" };
+    struct reply writing = {}, gathering = {};
+
+    harness_append(h, &writing, "p", 1, &item, 1);
+    while (!worker_is_busy(h->store->worker))
+        harness_turn(h);
+    harness_append(h, &gathering, "p", 2, &item, 1);
+    store_fail_take(h->store, NULL, ROCKS_E_CORRUPT, &error);
+    assert_int_equal(reply_wait(h, &writing), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &gathering), STATUS_DONE);
+    while (h->store->image)
+        harness_turn(h);
+    while (!h->store->image)
+        harness_turn(h);
+    assert_true(h->store->image->repaired);
+    expect_fetch(h, 1, 1, 0, "x1 x2");
+    reply_done(&writing);
+    reply_done(&gathering);
+}
+
 static void limit_files(rlim_t bytes)
 {
     struct rlimit limit;
@@ -861,6 +886,7 @@ int main(void)
         TEST(test_repair_without_tables),
         TEST(test_damage_that_stays),
         TEST(test_failure_is_survived),
+        TEST(test_failure_between_two_groups),
         TEST(test_disk_fails_for_a_while),
         TEST(test_later_layout_is_left_alone),
     };
