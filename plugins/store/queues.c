@@ -17,7 +17,7 @@ struct queues {
     struct queue **items;
     size_t count, capacity;
     uint32_t next_id;
-    uint32_t group;            /* the one that gathers; begins with 1 */
+    uint8_t group;             /* the one that gathers: 1 and 2 in turn, the other is written */
     struct partitions dirty;   /* changed in it */
     struct partitions closing; /* changed in the one that is being written */
     bool any_queue_dirty;
@@ -177,9 +177,9 @@ static bool keep_unless_given_from(const struct window_entry *e, uint64_t positi
     return e->removed_in || e->position < position;
 }
 
-static bool keep_unless_removed_before(const struct window_entry *e, uint64_t group)
+static bool keep_unless_written(const struct window_entry *e, uint64_t gathering)
 {
-    return !e->removed_in || e->removed_in >= group;
+    return !e->removed_in || e->removed_in == gathering;
 }
 
 /* What was given from @position on is to be given again. */
@@ -755,16 +755,9 @@ struct stream *queues_each(struct queues *queues, bool (*fn)(struct stream *stre
     return NULL;
 }
 
-static bool stream_is_due(struct stream *s, void *userdata)
+bool stream_is_due(const struct stream *s, uint64_t now_ms)
 {
-    const uint64_t *now_ms = userdata;
-
-    return s->meta.count > 0 && s->cursor < s->durable && s->expires_first_ms <= *now_ms;
-}
-
-struct stream *queues_due(struct queues *queues, uint64_t now_ms)
-{
-    return queues_each(queues, stream_is_due, &now_ms);
+    return s->meta.count > 0 && s->cursor < s->durable && s->expires_first_ms <= now_ms;
 }
 
 void queues_forget(struct queues *queues, uint64_t before_ms)
@@ -894,7 +887,7 @@ void queues_close(struct queues *queues, const struct queues_writer *writer, voi
         queues->items[i]->dirty = false;
     }
     queues->any_queue_dirty = false;
-    queues->group++;
+    queues->group = (uint8_t)(3 - queues->group);
 }
 
 void queues_committed(struct queues *queues)
@@ -908,7 +901,7 @@ void queues_committed(struct queues *queues)
 
             s->durable = s->closing;
             if (s->removed > 0)
-                stream_filter(s, keep_unless_removed_before, queues->group);
+                stream_filter(s, keep_unless_written, queues->group);
             stream_settle(s);
         }
     }

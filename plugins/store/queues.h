@@ -36,7 +36,7 @@ enum outcome { OUTCOME_DELIVERED, OUTCOME_REJECTED, OUTCOME_EXPIRED, OUTCOME_DRO
 struct window_entry {
     uint64_t position;
     uint32_t bytes;
-    uint32_t removed_in; /* the group that removes it; 0: in flight */
+    uint8_t removed_in; /* the group that removes it; 0: in flight */
 };
 
 struct window {
@@ -195,8 +195,8 @@ const struct window_entry *stream_in_flight(const struct stream *stream, uint64_
 /* The window holds that position: it is in flight or removed. */
 bool stream_holds(const struct stream *stream, uint64_t position);
 
-/* Expiry. A stream in which something may have expired; NULL: none. */
-struct stream *queues_due(struct queues *queues, uint64_t now_ms);
+/* Expiry. Something in it may have expired. */
+bool stream_is_due(const struct stream *stream, uint64_t now_ms);
 /* The sweep has seen the whole stream (or, if ordered, the first that lives on): nothing expires
  * before @expires_first_ms. */
 void stream_swept(struct stream *stream, uint64_t expires_first_ms);

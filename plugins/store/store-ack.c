@@ -1,7 +1,10 @@
 /* Messages are done with: what a consumer settled is deleted, and counted by its outcome. */
 #include "store.h"
 
-enum { ACK_MESSAGES_MAX = 65536 }; /* removed by one request */
+enum {
+    ACK_MESSAGES_MAX = 65536, /* removed by one request */
+    ACK_RANGES_MAX = 65536,   /* a consumer holds no more */
+};
 
 static bool outcome_parse(Bus__Outcome in, enum outcome *ret)
 {
@@ -35,6 +38,7 @@ struct removal {
 
 static void removal_one(struct removal *m, uint64_t position, uint32_t bytes)
 {
+    m->first = position + 1;
     if (!stream_remove(m->stream, position, bytes, m->outcome))
         return;
     store_remove(m->store, m->stream, position);
@@ -47,7 +51,8 @@ static void removal_in_flight(struct removal *m)
 {
     const struct window_entry *entry;
 
-    while (m->left > 0 && (entry = stream_in_flight(m->stream, m->first, m->last)))
+    while (m->left > 0 && m->first <= m->last &&
+           (entry = stream_in_flight(m->stream, m->first, m->last)))
         removal_one(m, entry->position, entry->bytes);
 }
 
@@ -107,6 +112,8 @@ static bool ack_is_valid(const Bus__Ack *in)
 {
     enum outcome outcome;
 
+    if (in->n_ranges > ACK_RANGES_MAX)
+        return false;
     for (size_t i = 0; i < in->n_ranges; i++)
         if (!outcome_parse(in->ranges[i]->outcome, &outcome) ||
             in->ranges[i]->first > in->ranges[i]->last)
@@ -127,7 +134,8 @@ void store_ack_take(struct store *store, struct bus_call *call, const Bus__Ack *
         return;
     if (!ack_is_valid(in)) {
         store_answer_error(store, call, STATUS_INVALID,
-                           "ranges from first to last, with an outcome, are expected");
+                           "up to %d ranges from first to last, with an outcome, are expected",
+                           ACK_RANGES_MAX);
         return;
     }
     queue = queues_find(store->image->queues, in->queue);

@@ -6,6 +6,7 @@
 enum {
     FETCH_CHUNK = 64, /* messages of one partition before it is another's turn */
     FETCH_MESSAGES_MAX = 16384,
+    FETCH_ROWS_MAX = 16384,    /* looked at for one answer: what has expired is not given */
     FETCH_BYTES_MAX = 4 << 20, /* an answer stays well below what the bus carries */
     ITEM_OVERHEAD_BYTES = 64,
 };
@@ -18,6 +19,7 @@ struct answer {
     uint64_t bytes;
     uint32_t messages_max;
     uint32_t bytes_max;
+    unsigned rows;
     bool full;
     uint64_t now_ms;
 };
@@ -90,6 +92,7 @@ static int answer_read(struct answer *a, struct stream *stream, struct rocks_err
         if (!answer_offer(a, stream, k.position, &v))
             break;
     }
+    a->rows += rows;
     stream_read_end(stream, !more);
     return more ? 0 : rocks_scan_error(scan, ret_error);
 }
@@ -98,7 +101,8 @@ static int answer_fill(struct answer *a, struct queue *queue, struct rocks_error
 {
     struct stream *stream;
 
-    while (!a->full && a->count < a->messages_max && (stream = queue_next(queue))) {
+    while (!a->full && a->count < a->messages_max && a->rows < FETCH_ROWS_MAX &&
+           (stream = queue_next(queue))) {
         int r = answer_read(a, stream, ret_error);
 
         if (r != 0)
@@ -118,7 +122,8 @@ static void store_send(struct store *store, struct bus_call *call, const struct 
     store_answer_with(store, call, &answer);
 }
 
-/* Answers @poll if there is something for it, or @anyway. True: it is answered. */
+/* Answers @poll if there is something for it, or @anyway. True: it is answered. When nothing was
+ * given though there is more to look at, rows were removed: it goes on when that is written. */
 static bool store_try(struct store *store, const struct poll *poll, bool anyway)
 {
     struct answer a = { .store = store,

@@ -1,15 +1,21 @@
 /* What the store says of itself. */
 #include "store.h"
 
-/* When its oldest message was enqueued. Read once for each first position. */
-static int stream_oldest(struct store *store, struct stream *stream, struct rocks_error *ret_error)
+enum { OLDEST_READS_MAX = 256 }; /* in one answer: the rest is read by the next ones */
+
+/* When its oldest message was enqueued. Read once for each first position; until then what was
+ * read last stands for it, which is a little older. */
+static int stream_oldest(struct store *store, struct stream *stream, unsigned *reads,
+                         struct rocks_error *ret_error)
 {
     _cleanup_(rocks_scan_freep) struct rocks_scan *scan = NULL;
     struct message_value v;
     struct span key, value;
 
-    if (stream->oldest_at == stream->meta.first || stream->meta.first >= stream->durable)
+    if (stream->oldest_at == stream->meta.first || stream->meta.first >= stream->durable ||
+        *reads == 0)
         return 0;
+    --*reads;
     scan = store_scan(store, stream, stream->meta.first, stream->durable - 1);
     if (!rocks_scan_next(scan, &key, &value))
         return rocks_scan_error(scan, ret_error);
@@ -20,7 +26,7 @@ static int stream_oldest(struct store *store, struct stream *stream, struct rock
     return 0;
 }
 
-static int queue_oldest(struct store *store, struct queue *queue, int64_t *ret_ms,
+static int queue_oldest(struct store *store, struct queue *queue, unsigned *reads, int64_t *ret_ms,
                         struct rocks_error *ret_error)
 {
     struct partition *p;
@@ -34,18 +40,18 @@ static int queue_oldest(struct store *store, struct queue *queue, int64_t *ret_m
 
             if (s->meta.count == 0)
                 continue;
-            r = stream_oldest(store, s, ret_error);
+            r = stream_oldest(store, s, reads, ret_error);
             if (r != 0)
                 return r;
-            if (*ret_ms == 0 || s->oldest_ms < *ret_ms)
+            if (s->oldest_ms != 0 && (*ret_ms == 0 || s->oldest_ms < *ret_ms))
                 *ret_ms = s->oldest_ms;
         }
     }
     return 0;
 }
 
-static int store_queue_status(struct store *store, struct queue *queue, Bus__QueueStatus *status,
-                              struct rocks_error *ret_error)
+static int store_queue_status(struct store *store, struct queue *queue, unsigned *reads,
+                              Bus__QueueStatus *status, struct rocks_error *ret_error)
 {
     struct ledger ledger = queue_ledger(queue);
 
@@ -58,7 +64,7 @@ static int store_queue_status(struct store *store, struct queue *queue, Bus__Que
     status->expired = ledger.expired;
     status->dropped = ledger.dropped;
     status->rejected = ledger.rejected;
-    return queue_oldest(store, queue, &status->oldest_ms, ret_error);
+    return queue_oldest(store, queue, reads, &status->oldest_ms, ret_error);
 }
 
 void store_queues_get_take(struct store *store, struct bus_call *call)
@@ -66,6 +72,7 @@ void store_queues_get_take(struct store *store, struct bus_call *call)
     Bus__Queues queues = BUS__QUEUES__INIT;
     Bus__Envelope answer = ENVELOPE(QUEUES, queues, &queues);
     struct rocks_error error = {};
+    unsigned reads = OLDEST_READS_MAX;
     size_t count;
     int r = 0;
 
@@ -76,8 +83,8 @@ void store_queues_get_take(struct store *store, struct bus_call *call)
     while (r == 0 && queues.n_queues < count) {
         Bus__QueueStatus *status = arena_alloc(store->arena, sizeof(*status));
 
-        r = store_queue_status(store, queues_at(store->image->queues, queues.n_queues), status,
-                               &error);
+        r = store_queue_status(store, queues_at(store->image->queues, queues.n_queues), &reads,
+                               status, &error);
         queues.queues[queues.n_queues++] = status;
     }
     queues.store_bytes = rocks_disk_bytes(store->image->rocks);

@@ -29,27 +29,34 @@ static bool sweep_row(struct store *store, struct stream *stream, uint64_t posit
     return true;
 }
 
-/* Up to *@rows rows of one stream that is due. */
-static int sweep_stream(struct store *store, struct stream *stream, uint64_t now_ms, unsigned *rows,
-                        struct rocks_error *ret_error)
+struct slice {
+    struct store *store;
+    uint64_t now_ms;
+    unsigned rows; /* how many more may be looked at */
+    int result;
+    struct rocks_error error;
+};
+
+/* As much as the slice allows of one stream that is due. */
+static int sweep_stream(struct slice *slice, struct stream *stream)
 {
     uint64_t from = stream->sweep_at > stream->cursor ? stream->sweep_at : stream->cursor;
     _cleanup_(rocks_scan_freep) struct rocks_scan *scan =
-        store_scan(store, stream, from, stream->durable - 1);
+        store_scan(slice->store, stream, from, stream->durable - 1);
     uint64_t first_ms = stream->sweep_at == 0 ? EXPIRES_NEVER : stream->sweep_first_ms;
     struct span key, value;
 
-    for (; *rows > 0; --*rows) {
+    for (; slice->rows > 0; slice->rows--) {
         struct message_value v;
         struct message_key k;
 
         if (!rocks_scan_next(scan, &key, &value)) {
             stream_swept(stream, first_ms);
-            return rocks_scan_error(scan, ret_error);
+            return rocks_scan_error(scan, &slice->error);
         }
         if (key_message_parse(key, &k) != 0 || value_message_parse(value, &v) != 0)
             return ROCKS_E_CORRUPT;
-        if (!sweep_row(store, stream, k.position, &v, now_ms, &first_ms)) {
+        if (!sweep_row(slice->store, stream, k.position, &v, slice->now_ms, &first_ms)) {
             stream_swept(stream, first_ms);
             return 0;
         }
@@ -59,25 +66,32 @@ static int sweep_stream(struct store *store, struct stream *stream, uint64_t now
     return 0;
 }
 
+/* True: the slice ends here. */
+static bool sweep_visit(struct stream *stream, void *userdata)
+{
+    struct slice *slice = userdata;
+
+    if (stream_is_due(stream, slice->now_ms))
+        slice->result = sweep_stream(slice, stream);
+    return slice->result != 0 || slice->rows == 0;
+}
+
 /* The next slice; it goes on when that is written, until nothing is due. */
 void store_sweep_go_on(struct store *store)
 {
-    struct rocks_error error = { "a message does not make sense" };
-    uint64_t now_ms = store_clock_ms(store);
-    unsigned rows = SLICE_ROWS;
-    struct stream *stream;
+    struct slice slice = { .store = store,
+                           .now_ms = store_clock_ms(store),
+                           .rows = SLICE_ROWS,
+                           .error = { "a message does not make sense" } };
 
     if (!store->sweeping || !store->image || store->failing)
         return;
-    while (rows > 0 && (stream = queues_due(store->image->queues, now_ms))) {
-        int r = sweep_stream(store, stream, now_ms, &rows, &error);
-
-        if (r != 0) {
-            store_fail_take(store, NULL, r, &error);
-            return;
-        }
+    queues_each(store->image->queues, sweep_visit, &slice);
+    if (slice.result != 0) {
+        store_fail_take(store, NULL, slice.result, &slice.error);
+        return;
     }
-    store->sweeping = rows == 0;
+    store->sweeping = slice.rows == 0;
     if (store->sweeping)
         commit_need(store->commit, false);
 }

@@ -20,6 +20,7 @@ enum {
     TIMER_ACCURACY_USEC = 1000, /* the default is a quarter of a second */
     REOPEN_MIN_USEC = 100000,
     REOPEN_MAX_USEC = 10000000,
+    DAMAGE_SEPARATE_USEC = 600000000, /* later, it is another damage: it is repaired anew */
     ANNOUNCE_USEC =
         3000000, /* a repair that takes longer goes on while peers may call, and are told */
 };
@@ -336,8 +337,14 @@ static void store_fall(struct store *store, const char *reason)
 
 static void store_note_damage(struct store *store, int error)
 {
-    if (error == ROCKS_E_CORRUPT)
-        store->damage = ++store->damages > 1 ? DAMAGE_STAYED : DAMAGE_FOUND;
+    uint64_t now = now_usec();
+
+    if (error != ROCKS_E_CORRUPT)
+        return;
+    if (now > store->damaged_usec + DAMAGE_SEPARATE_USEC)
+        store->damages = 0;
+    store->damaged_usec = now;
+    store->damage = ++store->damages > 1 ? DAMAGE_STAYED : DAMAGE_FOUND;
 }
 
 static void store_on_failed(int error, const struct rocks_error *text, void *userdata)

@@ -66,8 +66,9 @@ struct store {
     struct rocks_error open_error;
     int open_result;
     enum damage damage; /* what the next opening has to reckon with */
-    unsigned damages;   /* found while it was open, since it was last new */
-    unsigned failures;  /* in a row: the next attempt waits longer */
+    unsigned damages;   /* found while it was open, the repair of the last one notwithstanding */
+    uint64_t damaged_usec;
+    unsigned failures; /* in a row: the next attempt waits longer */
     bool
         failing; /* the image is of no use any more, and goes as soon as nothing is being written */
     bool announced; /* ops->opened has run */

@@ -317,18 +317,18 @@ static void test_due(void **state)
     struct stream *s = queue_get_stream(queues_get(queues, "q"), "a", 0);
 
     stream_append(s, 1, 0, 500, 1);
-    assert_null(queues_due(queues, 600)); /* not on disk yet */
+    assert_false(stream_is_due(s, 600)); /* not on disk yet */
     commit(queues);
-    assert_null(queues_due(queues, 499));
-    assert_ptr_equal(queues_due(queues, 500), s);
+    assert_false(stream_is_due(s, 499));
+    assert_true(stream_is_due(s, 500));
     stream_swept(s, 800);
-    assert_null(queues_due(queues, 700));
+    assert_false(stream_is_due(s, 700));
     stream_append(s, 1, 0, 900, 1);
     assert_false(s->meta.unordered);
     stream_append(s, 1, 0, 650, 1);
     assert_true(s->meta.unordered);
     commit(queues);
-    assert_ptr_equal(queues_due(queues, 700), s);
+    assert_true(stream_is_due(s, 700));
 }
 
 static void test_limits(void **state)

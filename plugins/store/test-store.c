@@ -418,6 +418,28 @@ static void test_expiry(void **state)
     expect_fetch(h, 1, 1, 0, "x4 z1");
 }
 
+/* More than one turn may look at: it goes on by itself, and finds what lives on. */
+static void test_expiry_of_many(void **state)
+{
+    enum { BATCHES = 40, BATCH = 500 };
+    struct harness *h = *state;
+    struct batch_item items[BATCH];
+    struct reply poll = {};
+
+    for (size_t i = 0; i < BATCH; i++)
+        items[i] = (struct batch_item){ Q, "d", 0, 0, "x" };
+    for (uint64_t sequence = 1; sequence <= BATCHES; sequence++)
+        assert_int_equal(append_items(h, "p", sequence, items, BATCH), STATUS_DONE);
+    assert_int_equal(append(h, BATCHES + 1, "d", 0, -1, "!"), STATUS_DONE);
+    harness_fetch(h, &poll, Q, 1, 1, 0, 5000);
+    assert_int_equal(poll.answers, 0);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_string_equal(fetched_text(&poll), "!20001");
+    expect_ledger(h, &(struct expected_ledger){
+                         .accepted = BATCHES * BATCH + 1, .expired = BATCHES * BATCH, .depth = 1 });
+    reply_done(&poll);
+}
+
 static void wait_until_written(struct harness *h)
 {
     while (!commit_is_idle(h->store->commit) || h->store->sweeping)
@@ -875,6 +897,7 @@ int main(void)
         TEST(test_acks_of_before_the_restart),
         TEST(test_ack_invalid),
         TEST(test_expiry),
+        TEST(test_expiry_of_many),
         TEST(test_sweep),
         TEST(test_full),
         TEST(test_drain),
