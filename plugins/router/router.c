@@ -72,7 +72,7 @@ static Bus__AppendTarget *target_new(struct arena *arena, const struct route *ro
     Bus__AppendTarget *target = arena_alloc(arena, sizeof(*target));
 
     bus__append_target__init(target);
-    target->queue = route->endpoint.queue;
+    target->queue = (char *)route->endpoint.queue;
     /* An input has one reader that takes messages in one order; the hub takes each sender's on its own. */
     target->partition =
         route->endpoint.kind == ENDPOINT_UPSTREAM ? partition_of(arena, item) : (char *)"";
@@ -81,23 +81,31 @@ static Bus__AppendTarget *target_new(struct arena *arena, const struct route *ro
     return target;
 }
 
+/* The source of an item. An output name may be of any length. */
+static struct span item_source(struct arena *arena, const Bus__PublishItem *item)
+{
+    enum { USUAL = sizeof("/messages/modules//outputs//") + 2 * IDENTITY_ID_MAX };
+    char *text = arena_alloc(arena, USUAL);
+    size_t len = routes_source(item->module_id, item->output_name, text, USUAL);
+
+    if (len >= USUAL) {
+        text = arena_alloc(arena, len + 1);
+        routes_source(item->module_id, item->output_name, text, len + 1);
+    }
+    return span_of(text, len);
+}
+
 static Bus__AppendItem *item_route(struct router *router, const Bus__PublishItem *item)
 {
-    const struct route *matches[ROUTES_TARGETS_MAX];
-    char source[sizeof("/messages/modules//outputs//") + 2 * IDENTITY_ID_MAX];
+    struct route_message message = {
+        .source = item_source(router->arena, item),
+        .encoded = span_of(item->message.data, item->message.len),
+    };
+    const struct route *const *matches;
     Bus__AppendItem *append;
-    size_t len, count;
+    size_t count;
 
-    len = routes_source(item->module_id, item->output_name, source, sizeof(source));
-    if (len >= sizeof(source)) {
-        char *longer =
-            arena_alloc(router->arena, len + 1); /* an output name may be of any length */
-
-        routes_source(item->module_id, item->output_name, longer, len + 1);
-        count = routes_match(router->routes, span_of(longer, len), matches);
-    } else {
-        count = routes_match(router->routes, span_of(source, len), matches);
-    }
+    count = routes_match(router->routes, &message, &matches);
     if (count == 0)
         return NULL;
 
@@ -156,6 +164,7 @@ int router_pass_on_take(struct router *router, struct bus_call *call, const Bus_
     router->unrouted += publish->n_items - append.n_items;
     plugin_stat(router->plugin, "messages", router->received);
     plugin_stat(router->plugin, "unrouted", router->unrouted);
+    plugin_stat(router->plugin, "conditions_given_up", routes_given_up(router->routes));
     bus_call_keep(call);
     return 0;
 }

@@ -1,0 +1,152 @@
+#include "route-text.h"
+
+#include <ctype.h>
+#include <locale.h>
+#include <wctype.h>
+
+enum { ABOVE_BMP = 0x10000, DOTTED_CAPITAL_I = 0x130, DOTLESS_SMALL_I = 0x131 };
+
+static bool is_continuation(char c)
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+static size_t char_bytes(struct span s)
+{
+    unsigned char lead = (unsigned char)s.at[0];
+    size_t n = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+
+    return n < s.len ? n : s.len;
+}
+
+static bool is_pair(char lead)
+{
+    return (unsigned char)lead >= 0xf0;
+}
+
+size_t text_units(struct span s)
+{
+    size_t units = 0;
+
+    for (size_t i = 0; i < s.len; i++)
+        units += (size_t)!is_continuation(s.at[i]) + is_pair(s.at[i]);
+    return units;
+}
+
+size_t text_offset(struct span s, size_t unit, bool *ret_inside)
+{
+    size_t at = 0;
+
+    *ret_inside = false;
+    while (at < s.len && unit > 0) {
+        if (is_pair(s.at[at]) && unit == 1) {
+            *ret_inside = true;
+            return at;
+        }
+        unit -= is_pair(s.at[at]) ? 2 : 1;
+        at += char_bytes(span_of(s.at + at, s.len - at));
+    }
+    return at;
+}
+
+/* Bytes are in the order of characters. So are code units, but for U+E000..U+FFFF: they are above the surrogates, of which
+ * the characters beyond are made. */
+static int compare_bytes(unsigned char a, unsigned char b)
+{
+    bool a_pair = a >= 0xf0, b_pair = b >= 0xf0;
+
+    if (a >= 0xee && b >= 0xee && a_pair != b_pair)
+        return a_pair ? -1 : 1;
+    return a < b ? -1 : 1;
+}
+
+int text_compare(struct span a, struct span b)
+{
+    size_t len = a.len < b.len ? a.len : b.len;
+
+    for (size_t i = 0; i < len; i++)
+        if (a.at[i] != b.at[i])
+            return compare_bytes((unsigned char)a.at[i], (unsigned char)b.at[i]);
+    return a.len < b.len ? -1 : a.len > b.len;
+}
+
+uint32_t text_next(struct span *s)
+{
+    static const unsigned char masks[] = { 0, 0xff, 0x1f, 0x0f, 0x07 };
+    size_t n = char_bytes(*s);
+    uint32_t character = (unsigned char)s->at[0] & masks[n];
+
+    for (size_t i = 1; i < n; i++)
+        character = character << 6 | ((unsigned char)s->at[i] & 0x3f);
+    *s = span_of(s->at + n, s->len - n);
+    return character;
+}
+
+size_t text_put(uint32_t c, char *out)
+{
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (char)(0xc0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < ABOVE_BMP) {
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | (c >> 18 & 0x07));
+    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (c & 0x3f));
+    return 4;
+}
+
+/* The C library's tables. Without that locale only ASCII has cases. */
+static uint32_t map_char(uint32_t c, enum text_case to)
+{
+    static locale_t unicode;
+    static bool asked;
+
+    if (c < 0x80)
+        return (uint32_t)(to == TEXT_UPPER ? toupper((int)c) : tolower((int)c));
+    if (!asked)
+        unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
+    asked = true;
+    /* The Turkish i is a letter of one language: the invariant mapping leaves it alone. */
+    if (!unicode || c == DOTLESS_SMALL_I || c == DOTTED_CAPITAL_I)
+        return c;
+    return to == TEXT_UPPER ? towupper_l(c, unicode) : towlower_l(c, unicode);
+}
+
+size_t text_map(struct span s, enum text_case to, char *out)
+{
+    size_t n = 0;
+
+    while (s.len > 0) {
+        struct span rest = s;
+        uint32_t from = text_next(&rest), mapped = map_char(from, to);
+        size_t len = s.len - rest.len;
+
+        if (mapped == from) {
+            memcpy(out + n, s.at, len);
+            n += len;
+        } else {
+            n += text_put(mapped, out + n);
+        }
+        s = rest;
+    }
+    return n;
+}
+
+bool text_equal_nocase(struct span a, struct span b)
+{
+    while (a.len > 0 && b.len > 0)
+        if (map_char(text_next(&a), TEXT_UPPER) != map_char(text_next(&b), TEXT_UPPER))
+            return false;
+    return a.len == b.len;
+}
