@@ -303,19 +303,27 @@ static bool server_holds(const struct certificates *c, X509 *certificate, int64_
     return holds;
 }
 
-/* The version is the time it was made, or one more than the last: it needs no place of its own on
- * disk. */
+/* The version is of its serial number: no other has it, and it needs no place of its own on disk. */
+static uint64_t version_of(X509 *certificate)
+{
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(certificate);
+    uint64_t version = 0;
+
+    for (int i = 0; i < ASN1_STRING_length(serial); i++)
+        version = version << 8 | ASN1_STRING_get0_data(serial)[i];
+    return version & INT64_MAX; /* as a number in the log, too */
+}
+
 static struct server_certificate server_print(const struct certificates *c, X509 *certificate,
                                               EVP_PKEY *key)
 {
     _cleanup_(freep) char *leaf = pem_print(certificate);
-    uint64_t version = (uint64_t)certificate_not_before(certificate);
 
     return (struct server_certificate){
         .chain_pem = xasprintf("%s%s", leaf, c->authority.pem),
         .private_key_pem = keyring_private_key_print(key),
         .not_after_sec = certificate_not_after(certificate),
-        .version = version > c->server.version ? version : c->server.version + 1,
+        .version = version_of(certificate),
     };
 }
 

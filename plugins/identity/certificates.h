@@ -37,7 +37,7 @@ struct server_certificate {
     char *chain_pem;       /* leaf, edge CA, what is above it */
     char *private_key_pem; /* in locked memory */
     int64_t not_after_sec;
-    uint64_t version; /* grows with each new one, over restarts too */
+    uint64_t version; /* of this certificate and no other */
 };
 const struct server_certificate *certificates_server(const struct certificates *certificates);
 const char *certificates_authority_pem(const struct certificates *certificates);
