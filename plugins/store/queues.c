@@ -138,17 +138,16 @@ static void stream_pop(struct stream *s)
         window_clear(&s->window);
 }
 
-/* Lets the front go as far as everything there is removed. */
+/* Lets the cursor and the front go as far as everything there is removed. */
 static void stream_settle(struct stream *s)
 {
     struct window_entry *front;
 
-    while ((front = window_first(&s->window)) && front->removed_in &&
-           front->position <= s->cursor) {
-        if (front->position == s->cursor)
-            s->cursor++;
+    for (size_t i = window_search(&s->window, s->cursor);
+         i < s->window.end && s->window.entries[i].position == s->cursor; i++)
+        s->cursor++; /* what is in flight lies below: this one is removed */
+    while ((front = window_first(&s->window)) && front->removed_in && front->position < s->cursor)
         stream_pop(s);
-    }
     s->meta.first = front && front->position < s->cursor ? front->position : s->cursor;
     stream_refresh(s);
 }
@@ -236,6 +235,7 @@ static void stream_account_added(struct stream *s, uint64_t bytes, uint64_t expi
     s->meta.count++;
     s->meta.bytes += bytes;
     s->level->count++;
+    s->level->bytes += bytes;
     stream_queue(s)->count++;
     stream_queue(s)->bytes += bytes;
     stream_queues(s)->messages++;
@@ -275,6 +275,7 @@ static void stream_account_removed(struct stream *s, uint32_t bytes, enum outcom
     s->meta.count--;
     s->meta.bytes -= bytes;
     s->level->count--;
+    s->level->bytes -= bytes;
     stream_queue(s)->count--;
     stream_queue(s)->bytes -= bytes;
     stream_queues(s)->messages--;
@@ -303,6 +304,16 @@ bool stream_remove(struct stream *s, uint64_t position, uint32_t bytes, enum out
         stream_queue(s)->window_count++;
     }
     s->removed++;
+    stream_settle(s);
+    return true;
+}
+
+bool stream_remove_next(struct stream *s, uint64_t position, uint32_t bytes, enum outcome outcome)
+{
+    if (position < s->cursor || !stream_remove(s, position, bytes, outcome))
+        return false;
+    if (s->cursor <= position)
+        s->cursor = position + 1;
     stream_settle(s);
     return true;
 }
@@ -342,9 +353,11 @@ const struct window_entry *stream_in_flight(const struct stream *s, uint64_t fir
     return NULL;
 }
 
-bool stream_holds(const struct stream *s, uint64_t position)
+bool stream_has(const struct stream *s, uint64_t position)
 {
-    return window_find(&s->window, position) != NULL;
+    const struct window_entry *entry = window_find(&s->window, position);
+
+    return entry ? !entry->removed_in : position >= s->cursor && position < s->durable;
 }
 
 void stream_read_begin(struct stream *s)
@@ -362,19 +375,16 @@ enum offer stream_offer(struct stream *s, uint64_t position, uint32_t bytes, boo
 {
     struct queue *q = stream_queue(s);
 
-    assert(position >= s->cursor && position < s->durable);
+    assert(position < s->durable);
+    if (position < s->cursor)
+        return OFFER_SKIPPED; /* the cursor went past what is removed */
     if (window_find(&s->window, position)) { /* removed: what is in flight lies below the cursor */
         s->cursor = position + 1;
         stream_settle(s);
         return OFFER_SKIPPED;
     }
     if (expired) {
-        bool removed = stream_remove(s, position, bytes, OUTCOME_EXPIRED);
-
-        assert(removed);
-        if (s->cursor <= position)
-            s->cursor = position + 1;
-        stream_settle(s);
+        stream_remove_next(s, position, bytes, OUTCOME_EXPIRED);
         return OFFER_EXPIRED;
     }
     if (q->window_count >= QUEUE_WINDOW_MAX)
@@ -823,6 +833,7 @@ static bool partition_restore_stream(struct partition *p, const struct stream_me
     if (meta->count == 0)
         stream_set_empty(s);
     level->count += meta->count;
+    level->bytes += meta->bytes;
     q->count += meta->count;
     q->bytes += meta->bytes;
     q->queues->messages += meta->count;
@@ -913,7 +924,7 @@ void queues_committed(struct queues *queues)
 static bool stream_recount_begin(struct stream *s, void *userdata)
 {
     s->meta.count = s->meta.bytes = 0;
-    s->level->count = 0;
+    s->level->count = s->level->bytes = 0;
     stream_set_empty(s);
     s->durable = s->meta.next;
     return false;

@@ -69,7 +69,7 @@ TAILQ_HEAD(stream_list, stream);
 /* What has one priority in a queue. */
 struct level {
     struct level_meta meta;
-    uint64_t count;           /* messages that exist */
+    uint64_t count, bytes;    /* messages that exist */
     struct stream_list ready; /* streams with something to fetch, whose turn is first is first */
 };
 
@@ -183,6 +183,9 @@ void partition_park(struct partition *partition, bool parked);
 
 /* Removes one message. False: it is not there, or is removed already, or is not on disk yet. */
 bool stream_remove(struct stream *stream, uint64_t position, uint32_t bytes, enum outcome outcome);
+/* The same of the first row at or behind the cursor. It is not given to anybody any more. */
+bool stream_remove_next(struct stream *stream, uint64_t position, uint32_t bytes,
+                        enum outcome outcome);
 /* Cuts a range of positions down to what may exist. False: nothing does. */
 bool stream_clip(const struct stream *stream, uint64_t *first, uint64_t *last);
 /* True: every message in the range has an entry, so the database need not be asked. Clipped ranges
@@ -192,8 +195,8 @@ bool stream_covers(const struct stream *stream, uint64_t first, uint64_t last);
  * next change. */
 const struct window_entry *stream_in_flight(const struct stream *stream, uint64_t first,
                                             uint64_t last);
-/* The window holds that position: it is in flight or removed. */
-bool stream_holds(const struct stream *stream, uint64_t position);
+/* The message of a row that the database has: false, it is removed and the write is under way. */
+bool stream_has(const struct stream *stream, uint64_t position);
 
 /* Expiry. Something in it may have expired. */
 bool stream_is_due(const struct stream *stream, uint64_t now_ms);

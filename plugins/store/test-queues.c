@@ -263,6 +263,33 @@ static void test_expired_on_the_way(void **state)
     assert_int_equal(s->meta.count, 3);
 }
 
+/* Removed from the front of what nobody was given, while something is in flight before it. */
+static void test_remove_next(void **state)
+{
+    _cleanup_(queues_freep) struct queues *queues = queues_new();
+    struct stream *s = stream_with(queues, "a", 0, 10);
+    struct queue *q = s->partition->queue;
+
+    commit(queues);
+    queue_fetch(q, 1, 1);
+    assert_string_equal(fetch(q, 2, 64), "a1 a2");
+    assert_true(stream_remove(s, 4, 10, OUTCOME_DELIVERED));
+    assert_true(stream_remove_next(s, 3, 10, OUTCOME_DROPPED));
+    assert_int_equal(s->cursor, 5); /* what is gone already is passed over */
+    assert_false(stream_remove_next(s, 4, 10, OUTCOME_DROPPED));
+    assert_true(stream_remove_next(s, 5, 10, OUTCOME_DROPPED));
+    assert_true(stream_has(s, 1) && stream_has(s, 6));
+    assert_false(stream_has(s, 3) || stream_has(s, 5) || stream_has(s, 11));
+    assert_int_equal(s->meta.first, 1);
+    commit(queues);
+    assert_int_equal(q->window_count, 2); /* a1 and a2 */
+    assert_int_equal(queue_lease(q, 2), 0);
+    queue_fetch(q, 2, 1);
+    assert_string_equal(fetch(q, 2, 64), "a1 a2");
+    assert_int_equal(s->level->bytes, 70);
+    assert_int_equal(queue_ledger(q).dropped, 2);
+}
+
 static void test_window_is_bounded(void **state)
 {
     _cleanup_(queues_freep) struct queues *queues = queues_new();
@@ -526,6 +553,7 @@ int main(void)
         cmocka_unit_test(test_remove),
         cmocka_unit_test(test_clip_and_covers),
         cmocka_unit_test(test_expired_on_the_way),
+        cmocka_unit_test(test_remove_next),
         cmocka_unit_test(test_window_is_bounded),
         cmocka_unit_test(test_forget_never_reuses_positions),
         cmocka_unit_test(test_due),
