@@ -205,8 +205,8 @@ static bool is_shallow(struct span json)
     return true;
 }
 
-json_t *body_parse(struct span body, struct span content_type, struct span content_encoding,
-                   struct arena *arena)
+struct json_t *body_parse(struct span body, struct span content_type, struct span content_encoding,
+                          struct arena *arena)
 {
     json_t *json;
 
@@ -219,6 +219,11 @@ json_t *body_parse(struct span body, struct span content_type, struct span conte
         json = NULL;
     }
     return json;
+}
+
+void body_free(struct json_t *body)
+{
+    json_decref(body);
 }
 
 /* Values */

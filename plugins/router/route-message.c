@@ -1,7 +1,5 @@
 #include "route-message.h"
 
-#include <jansson.h>
-
 #include "message.h"
 #include "route-body.h"
 #include "route-text.h"
@@ -13,11 +11,12 @@ void route_message_begin(struct route_message *message, struct arena *arena)
 
 void route_message_end(struct route_message *message)
 {
-    json_decref(message->body);
+    body_free(message->body);
     message->body = NULL;
     message->body_was_read = false;
-    if (message->encoded.at)
+    if (message->was_decoded)
         message->decoded = NULL; /* it was in the arena */
+    message->was_decoded = false;
 }
 
 /* What does not decode has no properties. */
@@ -25,12 +24,13 @@ static const Bus__Message *decode(struct route_message *message)
 {
     static const Bus__Message nothing = BUS__MESSAGE__INIT;
 
-    if (!message->decoded)
-        message->decoded =
-            bus__message__unpack(arena_allocator(message->arena), message->encoded.len,
-                                 (const uint8_t *)message->encoded.at);
+    if (message->decoded)
+        return message->decoded;
+    message->decoded = bus__message__unpack(arena_allocator(message->arena), message->encoded.len,
+                                            (const uint8_t *)message->encoded.at);
     if (!message->decoded)
         message->decoded = &nothing;
+    message->was_decoded = true;
     return message->decoded;
 }
 
@@ -78,7 +78,7 @@ static struct span system_text(const Bus__Message *m, const char *name)
     return value.type == TYPE_STRING ? value.text : (struct span){};
 }
 
-const json_t *route_message_body(struct route_message *message)
+const struct json_t *route_message_body(struct route_message *message)
 {
     const Bus__Message *m = decode(message);
 

@@ -15,6 +15,7 @@ struct route_message {
     const Bus__Message *decoded; /* instead of @encoded, where it is at hand */
     /* Made on demand, in an arena: between route_message_begin() and route_message_end(). */
     struct arena *arena;
+    bool was_decoded;
     struct json_t *body;
     bool body_was_read;
 };
