@@ -67,6 +67,13 @@ static unsigned fd_message_detach(struct msghdr *m, int *ret_fds)
     return count;
 }
 
+/* What recv() and recvmsg() say when there is nothing: closing with packets unread resets the
+ * connection, and that, too, is just the end of it. */
+static ssize_t receive_error(void)
+{
+    return errno == ECONNRESET ? 0 : -errno;
+}
+
 static ssize_t receive(int socket, struct msghdr *m)
 {
     ssize_t n;
@@ -74,15 +81,20 @@ static ssize_t receive(int socket, struct msghdr *m)
     do
         n = recvmsg(socket, m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    /* Closing with packets unread resets the connection: that, too, is just the end of it. */
-    if (n < 0)
-        return errno == ECONNRESET ? 0 : -errno;
-    return n;
+    return n < 0 ? receive_error() : n;
+}
+
+/* A packet that is larger than the room for it is cut and lost, so it is measured first. */
+static ssize_t measure(int socket)
+{
+    ssize_t n = recv(socket, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+
+    return n < 0 ? receive_error() : n;
 }
 
 int control_receive(int socket, Bus__Control **ret, int *ret_fds, unsigned *ret_fd_count)
 {
-    ssize_t size = recv(socket, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+    ssize_t size = measure(socket);
     size_t room_len = size > 0 && size <= CONTROL_BYTES_MAX ? (size_t)size : 1;
     _cleanup_(freep) uint8_t *bytes = xalloc0(room_len);
     union fd_message room = {};
@@ -93,7 +105,7 @@ int control_receive(int socket, Bus__Control **ret, int *ret_fds, unsigned *ret_
     int fds[CONTROL_FDS_MAX];
     unsigned fd_count;
     Bus__Control *packet = NULL;
-    ssize_t n = receive(socket, &m);
+    ssize_t n = size < 0 ? size : receive(socket, &m);
 
     if (n < 0)
         return (int)n;
