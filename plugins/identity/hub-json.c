@@ -7,9 +7,17 @@
 
 #include "message.h"
 
+/* What is longer is nonsense, and as if it were not there: each record must fit in the cache. */
+enum { TEXT_BYTES_MAX = 4096, PARENTS_MAX = 64 };
+
 static const char *text_of(const json_t *object, const char *name)
 {
     return json_string_value(json_object_get(object, name));
+}
+
+static bool text_sane(const char *text)
+{
+    return text && *text && strlen(text) <= TEXT_BYTES_MAX;
 }
 
 /* The empty string says the same as null. */
@@ -17,7 +25,7 @@ static char *text_dup(const json_t *object, const char *name)
 {
     const char *text = text_of(object, name);
 
-    return text && *text ? xstrdup(text) : NULL;
+    return text_sane(text) ? xstrdup(text) : NULL;
 }
 
 static json_t *object_read(struct span text)
@@ -91,14 +99,15 @@ static bool credentials_read(const json_t *authentication, struct scope_identity
 
 static void parents_read(const json_t *array, struct scope_identity *identity)
 {
-    const json_t *item;
-    size_t i;
+    size_t count = json_array_size(array) < PARENTS_MAX ? json_array_size(array) : PARENTS_MAX;
 
-    if (json_array_size(array) == 0)
-        return;
-    identity->parent_scopes = xnew_n(char *, json_array_size(array));
-    json_array_foreach((json_t *)array, i, item) if (json_is_string(item))
-        identity->parent_scopes[identity->parent_scope_count++] = xstrdup(json_string_value(item));
+    identity->parent_scopes = count > 0 ? xnew_n(char *, count) : NULL;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(array, i));
+
+        if (text_sane(text))
+            identity->parent_scopes[identity->parent_scope_count++] = xstrdup(text);
+    }
 }
 
 /* NULL: the record makes no sense. */
@@ -217,6 +226,7 @@ static bool array_or_null(const json_t *json)
 int scope_page_parse(struct span text, struct scope_page *ret, const char **ret_expected)
 {
     _cleanup_(json_decrefp) json_t *root = object_read(text);
+    const char *continuation = text_of(root, "continuationLink");
     struct scope_page page = {};
 
     if (!root) {
@@ -238,7 +248,7 @@ int scope_page_parse(struct span text, struct scope_page *ret, const char **ret_
     page_add(&page, json_object_get(root, "devices"), false);
     page.device_count = page.count;
     page_add(&page, json_object_get(root, "modules"), true);
-    page.continuation = text_dup(root, "continuationLink");
+    page.continuation = continuation && *continuation ? xstrdup(continuation) : NULL;
     *ret = page;
     return 0;
 }

@@ -6,12 +6,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Of the folder that @path is in. */
+static int folder_sync(const char *path)
+{
+    _cleanup_(freep) char *folder = xstrdup(path);
+    _cleanup_(closep) int fd = -1;
+    char *slash = strrchr(folder, '/');
+
+    if (slash)
+        *slash = '\0';
+    fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return -errno;
+    return 0;
+}
+
 int state_folder_make(const char *path)
 {
     struct stat st;
 
     if (mkdir(path, 0700) == 0)
-        return 0;
+        return folder_sync(path);
     if (errno != EEXIST)
         return -errno;
     if (stat(path, &st) < 0)
@@ -72,20 +87,6 @@ static int write_all(int fd, struct span content)
         content.at += n;
         content.len -= (size_t)n;
     }
-    return 0;
-}
-
-static int folder_sync(const char *path)
-{
-    _cleanup_(freep) char *folder = xstrdup(path);
-    _cleanup_(closep) int fd = -1;
-    char *slash = strrchr(folder, '/');
-
-    if (slash)
-        *slash = '\0';
-    fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
-        return -errno;
     return 0;
 }
 

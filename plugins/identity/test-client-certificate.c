@@ -114,6 +114,11 @@ static void test_authority(void **state)
           false,
           "leaf1",
           CLIENT_CERTIFICATE_E_UNTRUSTED },
+        { { "leaf1", NULL, false, NULL, BEFORE, AFTER, .by_sha1 = true },
+          ROOT,
+          false,
+          "leaf1",
+          CLIENT_CERTIFICATE_E_UNTRUSTED },
         /* T7: issued by the edge CA, whether or not it is sent along, though its root is trusted
            and it is in the bundle itself */
         { { "leaf1", NULL, false, NULL, BEFORE, AFTER },

@@ -110,6 +110,31 @@ static void test_page_skips_bad_records(void **state)
     }
 }
 
+/* What could not be read back from the cache is left out of the record, and the rest holds; a page
+ * that has a next one, however that is called, is never taken for the last. */
+static void test_page_long_texts(void **state)
+{
+    _cleanup_(freep) char *text = NULL, *a = xnew_n(char, 5000 + 1);
+    const struct scope_identity *identity;
+    struct scope_page page;
+    const char *expected;
+
+    memset(a, 'a', 5000);
+    text = xasprintf("{\"devices\":[{\"deviceId\":\"d\",\"authentication\":{\"type\":\"none\"},"
+                     "\"generationId\":\"%s\",\"deviceScope\":\"%s\",\"parentScopes\":[\"%s\","
+                     "7,\"s\"]}],\"continuationLink\":\"%s\"}",
+                     a, a, a, a);
+    assert_int_equal(scope_page_parse(span_str(text), &page, &expected), 0);
+    assert_int_equal(page.count, 1);
+    identity = page.identities[0];
+    assert_null(identity->generation_id);
+    assert_null(identity->device_scope);
+    assert_int_equal(identity->parent_scope_count, 1);
+    assert_string_equal(identity->parent_scopes[0], "s");
+    assert_string_equal(page.continuation, a);
+    scope_page_done(&page);
+}
+
 static void test_page_malformed(void **state)
 {
     static const struct {
@@ -211,9 +236,13 @@ static void test_requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_page_good),      cmocka_unit_test(test_page_skips_bad_records),
-        cmocka_unit_test(test_page_malformed), cmocka_unit_test(test_identity_round_trip),
-        cmocka_unit_test(test_module),         cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_page_good),
+        cmocka_unit_test(test_page_skips_bad_records),
+        cmocka_unit_test(test_page_long_texts),
+        cmocka_unit_test(test_page_malformed),
+        cmocka_unit_test(test_identity_round_trip),
+        cmocka_unit_test(test_module),
+        cmocka_unit_test(test_requests),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,7 @@ struct pki_wish {
     bool is_ca;
     const char *usage; /* extended key usage, or NULL */
     int64_t not_before_sec, not_after_sec;
+    bool by_sha1;
 };
 
 static inline void pki_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
@@ -62,7 +63,8 @@ static inline struct pki pki_make(const struct pki *issuer, const struct pki_wis
     }
     if (wish->usage)
         pki_extension(p.certificate, authority, NID_ext_key_usage, wish->usage);
-    must(X509_sign(p.certificate, issuer ? issuer->key : p.key, EVP_sha256()) > 0);
+    must(X509_sign(p.certificate, issuer ? issuer->key : p.key,
+                   wish->by_sha1 ? EVP_sha1() : EVP_sha256()) > 0);
     return p;
 }
 
