@@ -193,6 +193,13 @@ void sas_key_wipe(struct sas_key *key)
     OPENSSL_cleanse(key, sizeof(*key));
 }
 
+bool sas_key_equal(const struct sas_key *a, const struct sas_key *b)
+{
+    if (!a || !b)
+        return a == b;
+    return a->len == b->len && CRYPTO_memcmp(a->bytes, b->bytes, a->len) == 0;
+}
+
 void hmac_sha256(const struct sas_key *key, const void *data, size_t len, uint8_t ret[static 32])
 {
     unsigned mac_len = 0;

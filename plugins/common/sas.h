@@ -18,6 +18,7 @@ struct sas_key {
 /* Base64, padding optional. False: no base64, empty or too long. */
 bool sas_key_parse(struct span base64, struct sas_key *ret);
 void sas_key_wipe(struct sas_key *key);
+bool sas_key_equal(const struct sas_key *a, const struct sas_key *b); /* either may be NULL */
 
 /* A token taken apart. `resource` is the sr text as it was written: that is what is signed. All
  * borrowed from the input. */

@@ -6,6 +6,7 @@
 #include <openssl/pem.h>
 
 #include "log.h"
+#include "ossl.h"
 #include "tls-stream.h"
 
 enum {
@@ -17,21 +18,6 @@ enum {
 static void context_freep(SSL_CTX **context)
 {
     SSL_CTX_free(*context);
-}
-
-static void bio_freep(BIO **bio)
-{
-    BIO_free(*bio);
-}
-
-static void x509_freep(X509 **certificate)
-{
-    X509_free(*certificate);
-}
-
-static void key_freep(EVP_PKEY **key)
-{
-    EVP_PKEY_free(*key);
 }
 
 static SSL_CTX *context_new(const SSL_METHOD *method)
@@ -91,7 +77,7 @@ static bool context_use_chain(SSL_CTX *context, const char *pem)
 static bool context_use_key(SSL_CTX *context, const char *pem)
 {
     _cleanup_(bio_freep) BIO *bio = BIO_new_mem_buf(pem, -1);
-    _cleanup_(key_freep) EVP_PKEY *key = NULL;
+    _cleanup_(pkey_freep) EVP_PKEY *key = NULL;
 
     if (!bio)
         return false;

@@ -9,7 +9,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "certificate-issue.h"
 #include "ossl.h"
+
+enum { AUTH_LEVEL = 2 }; /* OpenSSL's, as for TLS: no SHA-1, no RSA of less than 2048 bits */
 
 struct client_certificate {
     X509 *leaf;
@@ -21,13 +24,6 @@ struct client_trust {
     STACK_OF(X509) *
         edge_ca; /* the edge CA and what stands above it in its file: only the first counts */
 };
-
-static int64_t asn1_to_utc(const ASN1_TIME *t)
-{
-    struct tm tm;
-
-    return ASN1_TIME_to_tm(t, &tm) ? (int64_t)timegm(&tm) : 0;
-}
 
 /* ---- the chain ---- */
 
@@ -86,7 +82,7 @@ struct client_certificate *client_certificate_free(struct client_certificate *ce
 
 int64_t client_certificate_not_after(const struct client_certificate *certificate)
 {
-    return asn1_to_utc(X509_get0_notAfter(certificate->leaf));
+    return certificate_not_after(certificate->leaf);
 }
 
 static bool dates_hold(const struct client_certificate *c, int64_t now_sec)
@@ -257,6 +253,7 @@ static bool chain_holds(const struct client_certificate *c, const struct client_
     X509_VERIFY_PARAM_set_flags(
         param, X509_V_FLAG_PARTIAL_CHAIN); /* an intermediate in the bundle is an anchor */
     X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_SSL_CLIENT);
+    X509_VERIFY_PARAM_set_auth_level(param, AUTH_LEVEL);
     holds = X509_verify_cert(context) == 1 && !passes_through_edge_ca(trust, context);
     X509_STORE_CTX_free(context);
     ERR_clear_error();

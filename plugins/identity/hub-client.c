@@ -11,6 +11,7 @@
 
 #include "buf.h"
 #include "hub-json.h"
+#include "timer.h"
 
 enum {
     ATTEMPTS = 3,
@@ -66,15 +67,6 @@ struct watch {
     sd_event_source *source;
 };
 
-static uint64_t monotonic_usec(struct hub_client *client)
-{
-    uint64_t usec;
-    int r = sd_event_now(client->event, CLOCK_MONOTONIC, &usec);
-
-    assert(r >= 0);
-    return usec;
-}
-
 /* Better dead than deaf. */
 static int timer_new(struct hub_client *client, sd_event_time_handler_t fn, void *userdata,
                      sd_event_source **ret)
@@ -87,16 +79,6 @@ static int timer_new(struct hub_client *client, sd_event_time_handler_t fn, void
     if (r >= 0)
         r = sd_event_source_set_enabled(*ret, SD_EVENT_OFF);
     return r < 0 ? r : 0;
-}
-
-static void timer_start(struct hub_client *client, sd_event_source *timer, uint64_t usec_from_now)
-{
-    int r;
-
-    r = sd_event_source_set_time(timer, monotonic_usec(client) + usec_from_now);
-    assert(r >= 0);
-    r = sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
-    assert(r >= 0);
 }
 
 /* ---- what an answer means ---- */
@@ -219,7 +201,7 @@ static void request_headers(struct hub_request *request)
 
 static long attempt_timeout_ms(const struct hub_request *request)
 {
-    uint64_t now = monotonic_usec(request->client), left_ms;
+    uint64_t now = now_usec(), left_ms;
 
     if (request->deadline_usec == UINT64_MAX)
         return ATTEMPT_TIMEOUT_SEC * 1000L;
@@ -264,10 +246,9 @@ static bool request_retry(struct hub_request *request)
     if (request->attempts_left == 0)
         return false;
     wait = retry_wait(request);
-    if (request->deadline_usec != UINT64_MAX &&
-        monotonic_usec(request->client) + wait >= request->deadline_usec)
+    if (request->deadline_usec != UINT64_MAX && now_usec() + wait >= request->deadline_usec)
         return false;
-    timer_start(request->client, request->retry_timer, wait);
+    timer_rearm(request->retry_timer, wait);
     return true;
 }
 
@@ -342,9 +323,9 @@ static int multi_on_timer(CURLM *multi, long timeout_ms, void *userdata)
     if (!client->timer)
         return 0; /* on its way down */
     if (timeout_ms < 0)
-        sd_event_source_set_enabled(client->timer, SD_EVENT_OFF);
+        timer_stop(client->timer);
     else
-        timer_start(client, client->timer, (uint64_t)timeout_ms * 1000);
+        timer_rearm(client->timer, (uint64_t)timeout_ms * 1000);
     return 0;
 }
 
@@ -568,7 +549,7 @@ struct hub_request *hub_client_scope_lookup(struct hub_client *client, const cha
                     .body = hub_json_scope_lookup(device_id, module_id, client->config->device_id),
                     .signer = HUB_SIGNER_EDGE_HUB,
                     .about_target = true,
-                    .deadline_usec = monotonic_usec(client) + deadline_usec,
+                    .deadline_usec = now_usec() + deadline_usec,
                     .fn = fn,
                     .fn_userdata = userdata,
                 });

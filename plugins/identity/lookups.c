@@ -5,6 +5,7 @@
 
 #include "message.h"
 #include "refresh-rule.h"
+#include "timer.h"
 
 static const uint64_t TIMER_ACCURACY_USEC = 1000;
 
@@ -35,15 +36,6 @@ struct lookups {
     struct lookup *first, **last_link; /* in order of asking */
     unsigned waiting, running;
 };
-
-static uint64_t monotonic_usec(const struct lookups *lookups)
-{
-    uint64_t usec;
-    int r = sd_event_now(lookups->event, CLOCK_MONOTONIC, &usec);
-
-    assert(r >= 0);
-    return usec;
-}
 
 /* ---- one ---- */
 
@@ -159,7 +151,7 @@ static void lookup_on_answer(const struct hub_answer *answer, void *userdata)
         result = LOOKUP_FAILED;
     }
     if (!changed)
-        refresh_rule_note(owner->rule, lookup->id, monotonic_usec(owner));
+        refresh_rule_note(owner->rule, lookup->id, now_usec());
     lookup_finish(lookup, result);
     lookups_run(owner);
 }
@@ -167,7 +159,7 @@ static void lookup_on_answer(const struct hub_answer *answer, void *userdata)
 static void lookup_start(struct lookup *lookup)
 {
     struct lookups *owner = lookup->owner;
-    uint64_t now = monotonic_usec(owner);
+    uint64_t now = now_usec();
     uint64_t left = lookup->deadline_usec > now ? lookup->deadline_usec - now : 0;
 
     owner->running++;
@@ -230,7 +222,7 @@ static struct lookup *lookup_new(struct lookups *lookups, const char *id, const 
     lookup->id = xstrdup(id);
     lookup->device_id = xstrdup(device_id);
     lookup->module_id = module_id && *module_id ? xstrdup(module_id) : NULL;
-    lookup->deadline_usec = monotonic_usec(lookups) + LOOKUPS_DEADLINE_USEC;
+    lookup->deadline_usec = now_usec() + LOOKUPS_DEADLINE_USEC;
     r = sd_event_add_time(lookups->event, &lookup->timer, CLOCK_MONOTONIC, lookup->deadline_usec,
                           TIMER_ACCURACY_USEC, lookup_on_deadline, lookup);
     assert(r >= 0);
@@ -258,7 +250,7 @@ int lookups_add(struct lookups *lookups, const char *device_id, const char *modu
     _cleanup_(freep) char *id = identity_name(device_id, module_id);
     struct lookup *lookup = lookup_find(lookups, id);
 
-    if (!lookup && !always && !refresh_rule_allows(lookups->rule, id, monotonic_usec(lookups)))
+    if (!lookup && !always && !refresh_rule_allows(lookups->rule, id, now_usec()))
         return LOOKUPS_E_PAUSED;
     if (lookups->waiting >= LOOKUPS_WAITING_MAX)
         return LOOKUPS_E_FULL;

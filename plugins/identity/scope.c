@@ -65,18 +65,13 @@ static bool text_equal(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-static bool key_equal(const struct sas_key *a, const struct sas_key *b)
-{
-    return a == b || (a && b && a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0);
-}
-
 bool scope_identity_equal(const struct scope_identity *a, const struct scope_identity *b)
 {
     if (!text_equal(a->device_id, b->device_id) || !text_equal(a->module_id, b->module_id) ||
         !text_equal(a->generation_id, b->generation_id) || a->enabled != b->enabled ||
         a->is_edge != b->is_edge || a->auth != b->auth ||
-        !key_equal(a->primary_key, b->primary_key) ||
-        !key_equal(a->secondary_key, b->secondary_key) ||
+        !sas_key_equal(a->primary_key, b->primary_key) ||
+        !sas_key_equal(a->secondary_key, b->secondary_key) ||
         !text_equal(a->primary_thumbprint, b->primary_thumbprint) ||
         !text_equal(a->secondary_thumbprint, b->secondary_thumbprint) ||
         !text_equal(a->device_scope, b->device_scope) ||

@@ -7,6 +7,7 @@
 #include "hub-json.h"
 #include "log.h"
 #include "scope-listing.h"
+#include "timer.h"
 
 static const uint64_t RETRY_MIN_USEC = UINT64_C(1000) * 1000;
 static const uint64_t RETRY_MAX_USEC = UINT64_C(60) * 1000 * 1000;
@@ -37,19 +38,6 @@ struct sync {
     char *last_error;
 };
 
-static void timer_start(struct sync *sync, uint64_t usec_from_now)
-{
-    uint64_t now;
-    int r;
-
-    r = sd_event_now(sync->event, CLOCK_MONOTONIC, &now);
-    assert(r >= 0);
-    r = sd_event_source_set_time(sync->timer, now + usec_from_now);
-    assert(r >= 0);
-    r = sd_event_source_set_enabled(sync->timer, SD_EVENT_ONESHOT);
-    assert(r >= 0);
-}
-
 /* Between half of it and all of it. */
 static uint64_t jittered(uint64_t usec)
 {
@@ -70,7 +58,7 @@ static uint64_t retry_min(const struct sync *sync)
 static void sync_wait(struct sync *sync, uint64_t usec)
 {
     sync->state = SYNC_WAITING;
-    timer_start(sync, sync->again ? 0 : usec);
+    timer_rearm(sync->timer, sync->again ? 0 : usec);
     sync->again = false;
     sync->ops->on_end(sync->userdata);
 }
@@ -151,18 +139,13 @@ static void sync_on_key_written(const struct hub_answer *answer, void *userdata)
     sync_key_is_written(sync, sync->generation_id);
 }
 
-static bool key_equal(const struct sas_key *a, const struct sas_key *b)
-{
-    return a && a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0;
-}
-
 static void sync_compare_key(struct sync *sync, const struct hub_module *module)
 {
     struct sas_key primary = {}, secondary = {};
 
     keyring_module_keys(sync->config->keyring, EDGE_HUB, module->generation_id, &primary,
                         &secondary);
-    if (key_equal(module->primary_key, &primary)) {
+    if (sas_key_equal(module->primary_key, &primary)) {
         sync_key_is_written(sync, module->generation_id);
     } else {
         free(sync->generation_id);
@@ -293,7 +276,7 @@ struct sync *sync_free(struct sync *sync)
 void sync_now(struct sync *sync)
 {
     if (sync->state == SYNC_WAITING)
-        timer_start(sync, 0);
+        timer_rearm(sync->timer, 0);
     else
         sync->again = true;
 }
@@ -304,7 +287,7 @@ void sync_key_refused(struct sync *sync)
     if (!sync->key_checked || sync->state != SYNC_WAITING)
         return;
     sync->key_checked = false;
-    timer_start(sync, 0);
+    timer_rearm(sync->timer, 0);
 }
 
 bool sync_is_listing(const struct sync *sync)
