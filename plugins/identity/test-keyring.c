@@ -6,6 +6,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <openssl/crypto.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -227,9 +229,19 @@ static void test_private_keys(void **state)
     assert_int_equal(keyring_private_key_load(keyring, "k", &none), -ENOENT);
 }
 
+/* T18: no core, no look into /proc/PID/mem; and no key on a page that a core might hold. */
+static void test_protect_process(void **state)
+{
+    assert_int_equal(keyring_protect_process(), 0);
+    assert_int_equal(prctl(PR_GET_DUMPABLE), 0);
+    assert_true(CRYPTO_secure_malloc_initialized());
+    assert_int_equal(prctl(PR_SET_DUMPABLE, 1), 0); /* for whoever looks for leaks */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_protect_process),
         cmocka_unit_test(test_module_keys_worked_example),
         cmocka_unit_test(test_files_are_private_and_kept),
         cmocka_unit_test(test_bad_key_files_are_refused),
