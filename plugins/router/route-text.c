@@ -4,7 +4,12 @@
 #include <locale.h>
 #include <wctype.h>
 
-enum { ABOVE_BMP = 0x10000, DOTTED_CAPITAL_I = 0x130, DOTLESS_SMALL_I = 0x131 };
+enum {
+    ABOVE_BMP = 0x10000,
+    NO_CHARACTER = 0x110000,
+    DOTTED_CAPITAL_I = 0x130,
+    DOTLESS_SMALL_I = 0x131
+};
 
 static bool is_continuation(char c)
 {
@@ -76,6 +81,8 @@ uint32_t text_next(struct span *s)
     size_t n = char_bytes(*s);
     uint32_t character = (unsigned char)s->at[0] & masks[n];
 
+    if (n == 1 && character >= 0x80)
+        character += NO_CHARACTER;
     for (size_t i = 1; i < n; i++)
         character = character << 6 | ((unsigned char)s->at[i] & 0x3f);
     *s = span_of(s->at + n, s->len - n);
@@ -118,7 +125,7 @@ static uint32_t map_char(uint32_t c, enum text_case to)
         unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
     asked = true;
     /* The Turkish i is a letter of one language: the invariant mapping leaves it alone. */
-    if (!unicode || c == DOTLESS_SMALL_I || c == DOTTED_CAPITAL_I)
+    if (!unicode || c >= NO_CHARACTER || c == DOTLESS_SMALL_I || c == DOTTED_CAPITAL_I)
         return c;
     return to == TEXT_UPPER ? towupper_l(c, unicode) : towlower_l(c, unicode);
 }

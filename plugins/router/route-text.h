@@ -17,7 +17,7 @@ size_t text_units(struct span s);
 size_t text_offset(struct span s, size_t unit, bool *ret_inside);
 int text_compare(struct span a, struct span b); /* <0, 0, >0 */
 
-/* The next character off the front; @s is not empty. */
+/* The next character off the front; @s is not empty. A byte that begins none gives a number beyond Unicode. */
 uint32_t text_next(struct span *s);
 /* Up to TEXT_CHAR_BYTES_MAX bytes; returns how many. */
 size_t text_put(uint32_t character, char *out);

@@ -183,6 +183,21 @@ static void test_properties(void **state)
             fail_msg("%s", cases[i].condition);
 }
 
+/* Bytes of a client that are no UTF-8 go through all functions. */
+static void test_texts_malformed(void **state)
+{
+    static const char *const texts[] = { "\xfe", "\xc3", "a\xe2\x82", "\xf0\x9f\x98", "\x80\x80" };
+    static const char condition[] =
+        "upper(t) = upper(t) and lower(t) = lower(t) and substring(t, 0) = t and "
+        "is_defined(substring(t, 1, 0) ?? 'x') and length(t || t) >= 0 and not (t < t)";
+
+    for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+        Bus__Property properties[] = { property("t", texts[i]), property(NULL, "") };
+
+        assert_int_equal(judge(condition, properties, SPAN(""), NULL, NULL), YES);
+    }
+}
+
 /* Code units of UTF-16: an emoji is two. */
 static void test_texts(void **state)
 {
@@ -576,12 +591,19 @@ static void test_lazy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_literals),      cmocka_unit_test(test_logic),
-        cmocka_unit_test(test_properties),    cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_as_number),     cmocka_unit_test(test_as_number_long),
-        cmocka_unit_test(test_body_values),   cmocka_unit_test(test_body_dates),
-        cmocka_unit_test(test_body_readable), cmocka_unit_test(test_body_bounds),
-        cmocka_unit_test(test_work_bounds),   cmocka_unit_test(test_work_bounds_of_wildcards),
+        cmocka_unit_test(test_literals),
+        cmocka_unit_test(test_logic),
+        cmocka_unit_test(test_properties),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_texts_malformed),
+        cmocka_unit_test(test_as_number),
+        cmocka_unit_test(test_as_number_long),
+        cmocka_unit_test(test_body_values),
+        cmocka_unit_test(test_body_dates),
+        cmocka_unit_test(test_body_readable),
+        cmocka_unit_test(test_body_bounds),
+        cmocka_unit_test(test_work_bounds),
+        cmocka_unit_test(test_work_bounds_of_wildcards),
         cmocka_unit_test(test_lazy),
     };
 
