@@ -225,16 +225,21 @@ static Bus__Envelope *unpack(struct bus *bus, nng_msg *msg)
 
 /* ---- dialled lines ---- */
 
+static void bus_wake(struct bus *bus)
+{
+    uint64_t one = 1;
+    ssize_t n = write(bus->wake_fd, &one, sizeof(one));
+
+    (void)n; /* the counter is full: it is readable, which is all that matters */
+}
+
 /* In a thread of nng. */
 static void line_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *userdata)
 {
     struct line *line = userdata;
-    uint64_t one = 1;
-    ssize_t n;
 
     atomic_fetch_add(event == NNG_PIPE_EV_ADD_POST ? &line->added : &line->removed, 1);
-    n = write(line->bus->wake_fd, &one, sizeof(one));
-    (void)n; /* the counter is full: it is readable, which is all that matters */
+    bus_wake(line->bus);
 }
 
 static void line_close(struct line *line)
@@ -301,7 +306,11 @@ static struct bus_request *request_free(struct bus_request *request)
 
 struct bus_request *bus_request_cancel(struct bus_request *request)
 {
-    return request ? request_free(request) : NULL;
+    if (!request)
+        return NULL;
+    if (request->peer->was_full)
+        bus_wake(request->peer->bus); /* who cancels does not expect to be called from in here */
+    return request_free(request);
 }
 
 static int request_send(struct bus_request *request)
@@ -332,6 +341,15 @@ static void deadline_arm(struct bus *bus, uint64_t deadline)
     sd_event_source_set_enabled(bus->deadline_source, SD_EVENT_ONESHOT);
 }
 
+static void peer_tell_room(struct bus_peer *peer)
+{
+    if (!peer->was_full || peer->outstanding >= BUS_WINDOW_MAX)
+        return;
+    peer->was_full = false;
+    if (peer->on_room)
+        peer->on_room(peer->room_userdata);
+}
+
 /* The answer, or NULL: the request is gone before its owner hears, so the owner may make the next one. */
 static void request_finish(struct bus_request *request, const Bus__Envelope *answer)
 {
@@ -341,11 +359,7 @@ static void request_finish(struct bus_request *request, const Bus__Envelope *ans
 
     request_free(request);
     on_answer(answer, userdata);
-    if (peer->was_full && peer->outstanding < BUS_WINDOW_MAX) {
-        peer->was_full = false;
-        if (peer->on_room)
-            peer->on_room(peer->room_userdata);
-    }
+    peer_tell_room(peer);
 }
 
 static int bus_on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
@@ -456,7 +470,7 @@ static int subscription_on_readable(sd_event_source *source, int fd, uint32_t re
     return 0;
 }
 
-/* Connections came or went, on lines not told apart: look at each. */
+/* Connections came or went, or requests were cancelled; of whom is not told: look at each. */
 static int bus_on_wake(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct bus *bus = userdata;
@@ -484,6 +498,8 @@ static int bus_on_wake(sd_event_source *source, int fd, uint32_t revents, void *
         if (added > 0)
             subscription->fn(NULL, subscription->userdata);
     }
+    for (size_t i = 0; i < bus->peer_count; i++)
+        peer_tell_room(bus->peers[i]);
     return 0;
 }
 
@@ -564,7 +580,11 @@ int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadlin
     bus->counters.requests_sent++;
     if (peer->line.up) {
         r = request_send(request);
-        if (r < 0 && r != -EAGAIN) { /* EAGAIN: the line broke; it is sent again on the next */
+        /* Its queue is full of requests that nobody waits for any more: the peer does not read.
+         * A new line begins with what is still open. */
+        if (r == -EAGAIN)
+            r = peer_went_down(peer);
+        if (r < 0) {
             request_free(request);
             return r;
         }
@@ -765,6 +785,7 @@ static int bus_dispatch_take(struct bus *bus, nng_msg *msg)
         log_event(LOG_WARNING, 0, "request is not an envelope", F_BYTES(nng_msg_len(msg)));
         nng_pipe_close(pipe); /* its caller speaks another language; the others go on */
         nng_msg_free(msg);
+        arena_reset(bus->arena);
         return 0;
     }
     call = call_new(bus);

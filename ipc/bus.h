@@ -87,7 +87,7 @@ int bus_request(struct bus_peer *peer, Bus__Envelope *request, uint64_t deadline
 /* Forgets it; @on_answer never runs. NULL is fine. Not after @on_answer ran. */
 struct bus_request *bus_request_cancel(struct bus_request *request);
 
-/* Runs whenever the window of @peer has room again after BUS_E_BUSY. One for each peer and userdata-less: the owner's door. */
+/* Runs from the loop whenever the window of @peer has room again after BUS_E_BUSY. There is one for each peer. */
 void bus_peer_on_room(struct bus_peer *peer, void (*fn)(void *userdata), void *userdata);
 
 /* Answers; each consumes @call. Without body: */

@@ -261,6 +261,80 @@ static void test_window(void **state)
     assert_int_equal(f->last_sequence, BUS_WINDOW_MAX);
 }
 
+/* Nobody is answered then, and yet there is room. */
+static void test_window_after_cancel(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_request *requests[BUS_WINDOW_MAX];
+    Bus__Fetch fetch = BUS__FETCH__INIT;
+    Bus__Envelope request = ENVELOPE(FETCH, fetch, &fetch);
+
+    bus_peer_on_room(f->peer, on_room, f);
+    for (size_t i = 0; i < BUS_WINDOW_MAX; i++)
+        assert_int_equal(bus_request(f->peer, &request, BUS_FOREVER, on_answer, f, &requests[i]),
+                         0);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), BUS_E_BUSY);
+    for (size_t i = 0; i < BUS_WINDOW_MAX; i++)
+        bus_request_cancel(requests[i]);
+    assert_int_equal(f->rooms, 0);
+    loop_until(f, f->rooms == 1);
+}
+
+/* A peer that connects and reads nothing, as one that was stopped: nng's header, and no more. */
+static int deaf_listen(const struct fixture *f)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/store.ipc", f->dir);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+static int deaf_accept(const struct fixture *f, int listener)
+{
+    static const char header[] = "\0SP\0\0\x31\0"; /* a replier of protocol 0x31 */
+    int fd = -1;
+
+    while (fd < 0) {
+        assert_true(sd_event_run(f->event, 1000) >= 0);
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    }
+    assert_int_equal(write(fd, header, sizeof(header)), sizeof(header));
+    return fd;
+}
+
+/* What was given up stays in the queue towards a peer that does not read. When that is full, the
+ * next request must not be forgotten. */
+static void test_request_behind_a_full_queue(void **state)
+{
+    enum { LARGE = 100 * 1000, MANY = 100 };
+    struct fixture *f = *state;
+    Bus__Append append = BUS__APPEND__INIT;
+    Bus__Envelope large = ENVELOPE(APPEND, append, &append);
+    int listener = deaf_listen(f), first = deaf_accept(f, listener), second;
+
+    loop_until(f, bus_peer_is_up(f->peer));
+    append.producer = xalloc0(LARGE + 1);
+    memset(append.producer, 'x', LARGE);
+    for (unsigned i = 0; i < MANY; i++) {
+        struct bus_request *given_up;
+
+        assert_int_equal(bus_request(f->peer, &large, BUS_FOREVER, on_answer, f, &given_up), 0);
+        bus_request_cancel(given_up);
+    }
+    free(append.producer);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    second = deaf_accept(f, listener); /* it dials again */
+    close(first);
+    close(second);
+    close(listener);
+    start_server(f);
+    loop_until(f, f->answered == 1);
+    assert_int_equal(f->handled, 1);
+}
+
 static void test_request_too_large(void **state)
 {
     struct fixture *f = *state;
@@ -340,6 +414,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_request_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_window, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_window_after_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_request_behind_a_full_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_too_large, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peers_by_table, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_body, setup, teardown),
