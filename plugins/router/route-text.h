@@ -1,7 +1,7 @@
 /*
  * Text as the route language sees it. The bytes are UTF-8, but lengths, positions and order are those of UTF-16 code
  * units, as in the original. One half of a surrogate pair, cut off or written as \uD800, is kept as three bytes as if it
- * were a character. Bytes that are no UTF-8 do no harm; each counts as something.
+ * were a character. Bytes that are no UTF-8 do no harm.
  */
 #pragma once
 
