@@ -13,6 +13,7 @@ struct group {
     struct rocks_batch *batch;
     bool needed;
     bool sync;
+    bool reclaim;
     struct waiter *waiters;
     size_t waiter_count, waiter_capacity;
 };
@@ -63,7 +64,9 @@ static void commit_job(void *userdata)
     if (rocks_batch_count(c->writing.batch) > 0)
         c->result = rocks_write(c->rocks, c->writing.batch, c->writing.sync, &c->error);
     else
-        c->result = rocks_sync(c->rocks, &c->error);
+        c->result = c->writing.sync ? rocks_sync(c->rocks, &c->error) : 0;
+    if (c->result == 0 && c->writing.reclaim)
+        rocks_reclaim(c->rocks);
     c->usec = now_usec() - began;
 }
 
@@ -258,6 +261,17 @@ bool commit_wait_for(struct commit *c, uint64_t group, const struct waiter *wait
     else
         return false;
     return true;
+}
+
+void commit_reclaim(struct commit *c)
+{
+    c->gathering.reclaim = true;
+    commit_need(c, false);
+}
+
+uint64_t commit_pending_bytes(const struct commit *c)
+{
+    return rocks_batch_bytes(c->gathering.batch) + rocks_batch_bytes(c->writing.batch);
 }
 
 uint64_t commit_group(const struct commit *c)

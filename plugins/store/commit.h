@@ -18,8 +18,9 @@ struct commit;
 /* Who waits for a group, and what it will be told. The strings are the waiter's. */
 struct waiter {
     struct bus_call *call;
-    enum waiter_kind { WAITER_APPEND, WAITER_ACK, WAITER_RECORD } kind;
-    uint64_t number; /* the sequence that is expected next, or the version of the record */
+    enum waiter_kind { WAITER_APPEND, WAITER_ACK, WAITER_RECORD, WAITER_DROP } kind;
+    uint64_t number; /* the sequence that is expected next, the version of the record, or how many
+                        were dropped */
     char *key;       /* of the record */
 };
 
@@ -57,11 +58,14 @@ void commit_need(struct commit *commit, bool sync);
 void commit_wait(struct commit *commit, const struct waiter *waiter);
 /* Waits for a group that was begun before and may be written already: false, it is. */
 bool commit_wait_for(struct commit *commit, uint64_t group, const struct waiter *waiter);
+/* When this group is written, what is removed is reclaimed. */
+void commit_reclaim(struct commit *commit);
 /* Has what is written and not synced yet synced now. */
 void commit_flush(struct commit *commit);
-uint64_t commit_group(const struct commit *commit); /* the one that gathers */
-bool commit_is_full(const struct commit *commit);   /* it should not grow any more */
-bool commit_is_idle(const struct commit *commit);   /* nothing gathers, nothing is being written */
+uint64_t commit_group(const struct commit *commit);         /* the one that gathers */
+bool commit_is_full(const struct commit *commit);           /* it should not grow any more */
+uint64_t commit_pending_bytes(const struct commit *commit); /* on their way to the disk */
+bool commit_is_idle(const struct commit *commit); /* nothing gathers, nothing is being written */
 
 struct commit_counters {
     uint64_t groups, syncs, bytes, write_usec;

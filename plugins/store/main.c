@@ -21,7 +21,7 @@ static int run(int argc, char **argv)
     if (r < 0)
         return r;
 
-    r = plugin_load_config_checked(plugin, store_config_items, &config, store_config_check);
+    r = plugin_load_config(plugin, store_config_items, &config);
     if (r < 0)
         return r;
 

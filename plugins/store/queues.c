@@ -377,7 +377,7 @@ enum offer stream_offer(struct stream *s, uint64_t position, uint32_t bytes, boo
 
     assert(position < s->durable);
     if (position < s->cursor)
-        return OFFER_SKIPPED; /* the cursor went past what is removed */
+        return OFFER_SKIPPED;                /* the cursor went past what is removed */
     if (window_find(&s->window, position)) { /* removed: what is in flight lies below the cursor */
         s->cursor = position + 1;
         stream_settle(s);

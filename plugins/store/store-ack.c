@@ -41,8 +41,7 @@ static void removal_one(struct removal *m, uint64_t position, uint32_t bytes)
     m->first = position + 1;
     if (!stream_remove(m->stream, position, bytes, m->outcome))
         return;
-    store_remove(m->store, m->stream, position);
-    m->store->acked++;
+    store_remove(m->store, m->stream, position, bytes);
     m->left--;
 }
 
@@ -103,9 +102,25 @@ static int store_ack_ranges(struct store *store, struct queue *queue, const Bus_
         r = removal_run(&m, ret_error);
         if (r != 0)
             return r;
+        store->acked += *left - m.left;
         *left = m.left;
     }
     return 0;
+}
+
+int store_remove_all(struct store *store, struct stream *stream, enum outcome outcome,
+                     unsigned *left, struct rocks_error *ret_error)
+{
+    struct removal m = { .store = store,
+                         .stream = stream,
+                         .first = 0,
+                         .last = UINT64_MAX,
+                         .outcome = outcome,
+                         .left = *left };
+    int r = removal_run(&m, ret_error);
+
+    *left = m.left;
+    return r;
 }
 
 static bool ack_is_valid(const Bus__Ack *in)

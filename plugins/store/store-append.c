@@ -4,7 +4,6 @@
 #include "timer.h"
 
 enum {
-    ENTRY_OVERHEAD_BYTES = 64, /* what a message costs on disk beside its bytes */
     PARTITION_NAME_BYTES_MAX = 512,
 };
 
@@ -93,12 +92,32 @@ static void store_append_items(struct store *store, const Bus__Append *in)
             store_append_target(store, in->items[i]->targets[j], &in->items[i]->message, &now);
 }
 
-static bool store_has_room(const struct store *store, uint64_t bytes)
+/* The priority of the most urgent message, and of the least. */
+static void append_priorities(const Bus__Append *in, uint32_t *ret_first, uint32_t *ret_last)
 {
-    const struct queues *queues = store->image->queues;
+    *ret_first = UINT32_MAX;
+    *ret_last = 0;
+    for (size_t i = 0; i < in->n_items; i++) {
+        for (size_t j = 0; j < in->items[i]->n_targets; j++) {
+            uint32_t priority = in->items[i]->targets[j]->priority;
 
-    return queues_bytes(queues) + queues_messages(queues) * ENTRY_OVERHEAD_BYTES + bytes <=
-           store->config.max_bytes;
+            if (priority < *ret_first)
+                *ret_first = priority;
+            if (priority > *ret_last)
+                *ret_last = priority;
+        }
+    }
+}
+
+static bool store_has_room(struct store *store, const Bus__Append *in)
+{
+    uint64_t bytes = append_bytes(in);
+    uint32_t first, last;
+
+    if (bytes == 0)
+        return true;
+    append_priorities(in, &first, &last);
+    return store_make_room(store, last == 0 ? DEMAND_URGENT : DEMAND_MESSAGES, first, bytes);
 }
 
 void store_append_take(struct store *store, struct bus_call *call, const Bus__Append *in)
@@ -118,13 +137,13 @@ void store_append_take(struct store *store, struct bus_call *call, const Bus__Ap
         store_answer(store, call, STATUS_BUSY);
         return;
     }
-    if (!store_has_room(store, append_bytes(in))) {
-        store_answer(store, call, STATUS_FULL);
-        return;
-    }
     if (!store_has_places(store, in)) {
         store_answer_error(store, call, STATUS_INVALID,
                            "there are too many queues, or priorities in a queue");
+        return;
+    }
+    if (!store_has_room(store, in)) {
+        store_answer(store, call, STATUS_FULL);
         return;
     }
     store_append_items(store, in);

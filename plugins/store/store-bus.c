@@ -52,12 +52,26 @@ static int store_on_record_get(struct bus_call *call, const Bus__Envelope *in, v
     return 0;
 }
 
+static int store_on_queue_peek(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    store_queue_peek_take(userdata, bus_call_keep(call), in->queue_peek);
+    return 0;
+}
+
+static int store_on_queue_drop(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    store_queue_drop_take(userdata, bus_call_keep(call), in->queue_drop);
+    return 0;
+}
+
 static const struct bus_handler store_handlers[] = {
     { BUS__ENVELOPE__BODY_APPEND, PEER_ROUTER, store_on_append },
     { BUS__ENVELOPE__BODY_FETCH, PEER_UPSTREAM | PEER_LISTENERS, store_on_fetch },
     { BUS__ENVELOPE__BODY_ACK, PEER_UPSTREAM | PEER_LISTENERS, store_on_ack },
     { BUS__ENVELOPE__BODY_PARK, PEER_UPSTREAM | PEER_LISTENERS, store_on_park },
     { BUS__ENVELOPE__BODY_QUEUES_GET, PEER_ANY, store_on_queues_get },
+    { BUS__ENVELOPE__BODY_QUEUE_PEEK, PEER_OPERATOR, store_on_queue_peek },
+    { BUS__ENVELOPE__BODY_QUEUE_DROP, PEER_OPERATOR, store_on_queue_drop },
     { BUS__ENVELOPE__BODY_RECORD_PUT, PEER_PLUGIN, store_on_record_put },
     { BUS__ENVELOPE__BODY_RECORD_GET, PEER_PLUGIN, store_on_record_get },
     {},
@@ -112,6 +126,8 @@ static int store_bus_on_stats(sd_event_source *source, uint64_t usec, void *user
     plugin_stat(service->plugin, "appended", store->appended);
     plugin_stat(service->plugin, "fetched", store->fetched);
     plugin_stat(service->plugin, "acked", store->acked);
+    plugin_stat(service->plugin, "dropped", store->dropped);
+    plugin_stat(service->plugin, "refused_full", store->refused);
     plugin_stat(service->plugin, "groups", commit->groups);
     plugin_stat(service->plugin, "syncs", commit->syncs);
     plugin_stat(service->plugin, "written_bytes", commit->bytes);

@@ -13,10 +13,16 @@ const struct config_item store_config_items[] = {
       durability_names },
     { "durability_interval_ms", CONFIG_COUNT, AT(durability_interval_ms), "1000", "1", "60000",
       "with durability `interval`: how often what was written is synced", NULL },
-    { "max_bytes", CONFIG_SIZE, AT(max_bytes), "2GiB", "1MiB", "1048576GiB",
-      "how much the queued messages may take up", NULL },
+    { "max_bytes", CONFIG_SIZE, AT(max_bytes), "2GiB", "16MiB", "1048576GiB",
+      "how much of the disk the store may take, logs and garbage included; two thirds of it are "
+      "for messages, counted as they came, the rest is room to reclaim what is delivered",
+      NULL },
+    { "max_share", CONFIG_COUNT, AT(max_share), "75", "1", "100",
+      "the same in percent of the file system; what is less counts", NULL },
     { "when_full", CONFIG_ENUM, AT(when_full), "reject", NULL, NULL,
-      "what happens at max_bytes: `reject`, senders are held back and nothing is lost",
+      "what happens when that is used up: `reject`, senders are held back and nothing is lost; "
+      "`drop-oldest`, the oldest messages of the lowest priority make room. Priority 0 and records "
+      "have a reserve",
       when_full_names },
     { "memtable_bytes", CONFIG_SIZE, AT(memtable_bytes), "8MiB", "1MiB", "256MiB",
       "memory for what is not in table files yet, up to three times; messages that are delivered "
@@ -29,14 +35,3 @@ const struct config_item store_config_items[] = {
       "table files that are kept open", NULL },
     {},
 };
-
-int store_config_check(struct config_document *d, const void *settings,
-                       struct config_error *ret_error)
-{
-    const struct store_config *config = settings;
-
-    if (config->when_full == WHEN_FULL_DROP_OLDEST)
-        return config_refuse(d, "settings", "when_full",
-                             "reject: this release cannot drop messages yet", ret_error);
-    return 0;
-}

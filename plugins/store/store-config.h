@@ -12,6 +12,7 @@ struct store_config {
     int durability;
     uint64_t durability_interval_ms;
     uint64_t max_bytes;
+    uint64_t max_share;
     int when_full;
     uint64_t memtable_bytes;
     uint64_t block_cache_bytes;
@@ -19,5 +20,3 @@ struct store_config {
 };
 
 extern const struct config_item store_config_items[];
-int store_config_check(struct config_document *d, const void *settings,
-                       struct config_error *ret_error);

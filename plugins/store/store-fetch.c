@@ -29,10 +29,10 @@ static bool answer_has_room(const struct answer *a, size_t bytes)
     return a->count == 0 || (a->count < a->messages_max && a->bytes + bytes <= a->bytes_max);
 }
 
-static void answer_add(struct answer *a, const struct stream *stream, uint64_t position,
-                       const struct message_value *v)
+Bus__FetchedItem *store_item(struct store *store, const struct stream *stream, uint64_t position,
+                             const struct message_value *v)
 {
-    Bus__FetchedItem *item = arena_alloc(a->store->arena, sizeof(*item));
+    Bus__FetchedItem *item = arena_alloc(store->arena, sizeof(*item));
 
     bus__fetched_item__init(item);
     item->partition = stream->partition->name;
@@ -40,10 +40,16 @@ static void answer_add(struct answer *a, const struct stream *stream, uint64_t p
     item->position = position;
     item->enqueued_ms = v->enqueued_ms;
     item->message.len = v->message.len;
-    item->message.data = arena_alloc(a->store->arena, v->message.len);
+    item->message.data = arena_alloc(store->arena, v->message.len);
     memcpy(item->message.data, v->message.at, v->message.len);
+    return item;
+}
+
+static void answer_add(struct answer *a, const struct stream *stream, uint64_t position,
+                       const struct message_value *v)
+{
     xgrow(a->items, a->count, a->capacity);
-    a->items[a->count++] = item;
+    a->items[a->count++] = store_item(a->store, stream, position, v);
     a->bytes += v->message.len + ITEM_OVERHEAD_BYTES;
 }
 
@@ -60,7 +66,7 @@ static bool answer_offer(struct answer *a, struct stream *stream, uint64_t posit
         answer_add(a, stream, position, v);
         break;
     case OFFER_EXPIRED:
-        store_remove(a->store, stream, position);
+        store_remove(a->store, stream, position, v->message.len);
         break;
     case OFFER_SKIPPED:
         break;

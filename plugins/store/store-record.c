@@ -79,6 +79,10 @@ void store_record_put_take(struct store *store, struct bus_call *call, const Bus
         store_answer(store, call, STATUS_BUSY);
         return;
     }
+    if (!in->remove && !store_make_room(store, DEMAND_RECORD, 0, in->value.len)) {
+        store_answer(store, call, STATUS_FULL);
+        return;
+    }
     r = store_record_version(store, in->key, &version, &error);
     if (r != 0) {
         store_fail_take(store, call, r, &error);

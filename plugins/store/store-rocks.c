@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct rocks {
@@ -21,6 +22,7 @@ struct rocks {
     rocksdb_writeoptions_t *write_sync;
     rocksdb_writeoptions_t *write_lazy;
     rocksdb_readoptions_t *read;
+    rocksdb_flushoptions_t *flush;
     char *path;
 };
 
@@ -40,12 +42,16 @@ enum {
     MEMTABLES_MAX = 3,
     TABLE_BLOCK_BYTES = 16 << 10,
     TABLE_FILE_BYTES = 8 << 20,
-    LEVEL_BASE_BYTES = 32 << 20,
+    TABLES_PER_LEVEL = 4, /* in the first level below the newest files */
+    TABLES_PER_MERGE = 12,
     SYNC_STEP_BYTES =
         1 << 20, /* table files go to disk in steps, not in one burst before the WAL's sync */
     TOMBSTONE_WINDOW = 4096,  /* a table file with so many keys in a row, of which ... */
     TOMBSTONE_TRIGGER = 2048, /* ... so many are removals, is compacted soon */
     MANIFEST_BYTES = 1 << 20,
+    MANIFEST_STEP_BYTES = 64 << 10,
+    FILE_BYTES_MIN = 256 << 10,
+    FILES_PER_DISK = 128, /* of so many table files its disk consists, or more */
     INFO_LOG_FATAL = 4,
     PROBE_BYTES = 256 << 10,
     BATCH_KEPT_BYTES = 256 << 10, /* a batch that was larger gives its memory back */
@@ -70,9 +76,19 @@ static int error_take(char *text, struct rocks_error *ret_error)
     return r;
 }
 
+/* Merging files makes copies of them: where the disk is small, files are, too. */
+static uint64_t rocks_file_bytes(const struct rocks_options *o, uint64_t wanted)
+{
+    uint64_t bytes = o->disk_bytes / FILES_PER_DISK;
+
+    if (o->disk_bytes == 0 || bytes > wanted)
+        return wanted;
+    return bytes < FILE_BYTES_MIN ? FILE_BYTES_MIN : bytes;
+}
+
 static void rocks_tune_memory(struct rocks *rocks, const struct rocks_options *o)
 {
-    rocksdb_options_set_write_buffer_size(rocks->options, o->memtable_bytes);
+    rocksdb_options_set_write_buffer_size(rocks->options, rocks_file_bytes(o, o->memtable_bytes));
     rocksdb_options_set_max_write_buffer_number(rocks->options, MEMTABLES_MAX);
     rocksdb_options_set_max_write_buffer_size_to_maintain(rocks->options, 0);
     rocksdb_options_set_max_open_files(rocks->options, (int)o->open_files);
@@ -84,14 +100,18 @@ static void rocks_tune_memory(struct rocks *rocks, const struct rocks_options *o
     rocksdb_options_set_block_based_table_factory(rocks->options, rocks->table);
 }
 
-static void rocks_tune_disk(struct rocks *rocks)
+static void rocks_tune_disk(struct rocks *rocks, const struct rocks_options *o)
 {
+    uint64_t file_bytes = rocks_file_bytes(o, TABLE_FILE_BYTES);
+
     rocksdb_options_set_compression(rocks->options, rocksdb_lz4_compression);
-    rocksdb_options_set_target_file_size_base(rocks->options, TABLE_FILE_BYTES);
-    rocksdb_options_set_max_bytes_for_level_base(rocks->options, LEVEL_BASE_BYTES);
+    rocksdb_options_set_target_file_size_base(rocks->options, file_bytes);
+    rocksdb_options_set_max_bytes_for_level_base(rocks->options, file_bytes * TABLES_PER_LEVEL);
+    rocksdb_options_set_max_compaction_bytes(rocks->options, file_bytes * TABLES_PER_MERGE);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(rocks->options, 1);
     rocksdb_options_set_bytes_per_sync(rocks->options, SYNC_STEP_BYTES);
     rocksdb_options_set_max_manifest_file_size(rocks->options, MANIFEST_BYTES);
+    rocksdb_options_set_manifest_preallocation_size(rocks->options, MANIFEST_STEP_BYTES);
     rocksdb_options_add_compact_on_deletion_collector_factory(rocks->options, TOMBSTONE_WINDOW,
                                                               TOMBSTONE_TRIGGER);
     /* Up to the first record of the WAL that is torn: exactly what was synced, and perhaps more. It
@@ -128,12 +148,14 @@ static struct rocks *rocks_new(const char *path, const struct rocks_options *opt
     rocks->table = rocksdb_block_based_options_create();
     rocksdb_options_set_create_if_missing(rocks->options, 1);
     rocks_tune_memory(rocks, options);
-    rocks_tune_disk(rocks);
+    rocks_tune_disk(rocks, options);
     rocks_tune_work(rocks);
     rocks->write_lazy = rocksdb_writeoptions_create();
     rocks->write_sync = rocksdb_writeoptions_create();
     rocksdb_writeoptions_set_sync(rocks->write_sync, 1);
     rocks->read = rocksdb_readoptions_create();
+    rocks->flush = rocksdb_flushoptions_create();
+    rocksdb_flushoptions_set_wait(rocks->flush, 0);
     return rocks;
 }
 
@@ -194,6 +216,7 @@ struct rocks *rocks_free(struct rocks *rocks)
         return NULL;
     if (rocks->db)
         rocksdb_close(rocks->db);
+    rocksdb_flushoptions_destroy(rocks->flush);
     rocksdb_readoptions_destroy(rocks->read);
     rocksdb_writeoptions_destroy(rocks->write_sync);
     rocksdb_writeoptions_destroy(rocks->write_lazy);
@@ -359,7 +382,7 @@ int rocks_scan_error(struct rocks_scan *scan, struct rocks_error *ret_error)
     return error_take(text, ret_error);
 }
 
-uint64_t rocks_disk_bytes(struct rocks *rocks)
+uint64_t rocks_disk_bytes(const struct rocks *rocks)
 {
     DIR *dir = opendir(rocks->path);
     struct dirent *entry;
@@ -376,4 +399,27 @@ uint64_t rocks_disk_bytes(struct rocks *rocks)
     }
     closedir(dir);
     return sum;
+}
+
+/* Errors are not told: where the database is in trouble, the next write says so. */
+void rocks_reclaim(struct rocks *rocks)
+{
+    char *text = NULL;
+
+    rocksdb_flush(rocks->db, rocks->flush, &text);
+    rocksdb_free(text);
+    text = NULL;
+    rocksdb_suggest_compact_range(rocks->db, NULL, 0, NULL, 0, &text);
+    rocksdb_free(text);
+}
+
+int rocks_disk_space(const char *path, uint64_t *ret_total, uint64_t *ret_free)
+{
+    struct statvfs fs;
+
+    if (statvfs(path, &fs) < 0)
+        return -errno;
+    *ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
+    *ret_free = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return 0;
 }

@@ -20,9 +20,11 @@ struct rocks_batch;
 struct rocks_scan;
 
 struct rocks_options {
-    uint64_t memtable_bytes; /* one of up to three */
+    uint64_t memtable_bytes; /* one of up to three; less where disk_bytes is small */
     uint64_t block_cache_bytes;
     uint64_t open_files;
+    uint64_t disk_bytes; /* how much there is: files and the copies made of them are small against
+                            it */
 };
 
 /* Beside -errno (-ENOSPC, -EIO, -EBUSY: another process has it open): */
@@ -74,5 +76,12 @@ DEFINE_FREEP(struct rocks_scan, rocks_scan_free)
 bool rocks_scan_next(struct rocks_scan *scan, struct span *ret_key, struct span *ret_value);
 int rocks_scan_error(struct rocks_scan *scan, struct rocks_error *ret_error);
 
-/* Bytes of table files and of logs on disk. */
-uint64_t rocks_disk_bytes(struct rocks *rocks);
+/* What its files take up on disk: logs, tables, what is deleted and not reclaimed, and what is
+ * being copied just now. Costs a stat() for each file. */
+uint64_t rocks_disk_bytes(const struct rocks *rocks);
+/* Starts to give back what is removed: removals leave memory, and meet what they remove one level of
+ * tables deeper each time. It goes on in the background. */
+void rocks_reclaim(struct rocks *rocks);
+
+/* The file system that holds @path, or will: how large it is, and how much of it is free for us. */
+int rocks_disk_space(const char *path, uint64_t *ret_total, uint64_t *ret_free);

@@ -8,22 +8,14 @@ enum { OLDEST_READS_MAX = 256 }; /* in one answer: the rest is read by the next 
 static int stream_oldest(struct store *store, struct stream *stream, unsigned *reads,
                          struct rocks_error *ret_error)
 {
-    _cleanup_(rocks_scan_freep) struct rocks_scan *scan = NULL;
-    struct message_value v;
-    struct span key, value;
+    int64_t ms;
 
-    if (stream->oldest_at == stream->meta.first || stream->meta.first >= stream->durable ||
-        *reads == 0)
+    if (stream->oldest_at == stream->meta.first)
+        return 0;
+    if (*reads == 0)
         return 0;
     --*reads;
-    scan = store_scan(store, stream, stream->meta.first, stream->durable - 1);
-    if (!rocks_scan_next(scan, &key, &value))
-        return rocks_scan_error(scan, ret_error);
-    if (value_message_parse(value, &v) == 0) {
-        stream->oldest_at = stream->meta.first;
-        stream->oldest_ms = v.enqueued_ms;
-    }
-    return 0;
+    return store_enqueued_ms(store, stream, stream->meta.first, &ms, ret_error);
 }
 
 static int queue_oldest(struct store *store, struct queue *queue, unsigned *reads, int64_t *ret_ms,
@@ -50,6 +42,23 @@ static int queue_oldest(struct store *store, struct queue *queue, unsigned *read
     return 0;
 }
 
+static Bus__PriorityStatus *store_priority_status(struct store *store, const struct level *level)
+{
+    Bus__PriorityStatus *status = arena_alloc(store->arena, sizeof(*status));
+    const struct ledger *ledger = &level->meta.ledger;
+
+    bus__priority_status__init(status);
+    status->priority = level->meta.priority;
+    status->depth = level->count;
+    status->bytes = level->bytes;
+    status->accepted = ledger->accepted;
+    status->delivered = ledger->delivered;
+    status->expired = ledger->expired;
+    status->dropped = ledger->dropped;
+    status->rejected = ledger->rejected;
+    return status;
+}
+
 static int store_queue_status(struct store *store, struct queue *queue, unsigned *reads,
                               Bus__QueueStatus *status, struct rocks_error *ret_error)
 {
@@ -64,6 +73,11 @@ static int store_queue_status(struct store *store, struct queue *queue, unsigned
     status->expired = ledger.expired;
     status->dropped = ledger.dropped;
     status->rejected = ledger.rejected;
+    status->n_priorities = queue->level_count;
+    status->priorities =
+        arena_alloc(store->arena, queue->level_count * sizeof(*status->priorities));
+    for (size_t i = 0; i < queue->level_count; i++)
+        status->priorities[i] = store_priority_status(store, queue->levels[i]);
     return queue_oldest(store, queue, reads, &status->oldest_ms, ret_error);
 }
 
@@ -88,7 +102,7 @@ void store_queues_get_take(struct store *store, struct bus_call *call)
         queues.queues[queues.n_queues++] = status;
     }
     queues.store_bytes = rocks_disk_bytes(store->image->rocks);
-    queues.max_bytes = store->config.max_bytes;
+    queues.max_bytes = store->budget.bytes;
     if (r == 0)
         store_answer_with(store, call, &answer);
     else

@@ -25,7 +25,7 @@ static bool sweep_row(struct store *store, struct stream *stream, uint64_t posit
         return stream->meta.unordered;
     }
     if (stream_remove(stream, position, (uint32_t)v->message.len, OUTCOME_EXPIRED))
-        store_remove(store, stream, position);
+        store_remove(store, stream, position, v->message.len);
     return true;
 }
 

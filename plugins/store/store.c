@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "log.h"
 #include "timer.h"
 
 enum {
@@ -129,6 +128,15 @@ void store_answer_version(struct store *store, struct bus_call *call, Bus__Statu
     store_answer_with(store, call, &answer);
 }
 
+static void store_answer_dropped(struct store *store, struct bus_call *call, uint64_t count)
+{
+    Bus__QueueDropped dropped = BUS__QUEUE_DROPPED__INIT;
+    Bus__Envelope answer = ENVELOPE(QUEUE_DROPPED, queue_dropped, &dropped);
+
+    dropped.dropped = count;
+    store_answer_with(store, call, &answer);
+}
+
 bool store_refuse_take(struct store *store, struct bus_call *call)
 {
     if (store->draining) {
@@ -155,6 +163,9 @@ static void store_on_answer(const struct waiter *waiter, void *userdata)
         break;
     case WAITER_ACK:
         store_answer(store, waiter->call, STATUS_DONE);
+        break;
+    case WAITER_DROP:
+        store_answer_dropped(store, waiter->call, waiter->number);
         break;
     }
 }
@@ -192,13 +203,15 @@ struct rocks_scan *store_scan(struct store *store, const struct stream *stream, 
                           key_message(stream_key(stream, last + 1), until));
 }
 
-void store_remove(struct store *store, const struct stream *stream, uint64_t position)
+void store_remove(struct store *store, const struct stream *stream, uint64_t position,
+                  uint64_t bytes)
 {
     char key[KEY_MESSAGE_BYTES];
 
     rocks_batch_remove_once(commit_batch(store->commit),
                             key_message(stream_key(stream, position), key));
     commit_need(store->commit, false);
+    store->disk.removed += bytes + ENTRY_OVERHEAD_BYTES;
 }
 
 /* Groups. */
@@ -296,6 +309,7 @@ static void store_on_turn(void *userdata)
         return;
     }
     store_sweep_go_on(store);
+    store_budget_refresh(store);
     store_serve(store);
     if (store->draining)
         store_close_when_idle(store);
@@ -380,7 +394,8 @@ static void store_open_job(void *userdata)
     struct store *store = userdata;
     struct rocks_options options = { .memtable_bytes = store->config.memtable_bytes,
                                      .block_cache_bytes = store->config.block_cache_bytes,
-                                     .open_files = store->config.open_files };
+                                     .open_files = store->config.open_files,
+                                     .disk_bytes = store->budget.bytes };
 
     store->fallen = image_free(store->fallen); /* closing what has failed may take a second */
     store->open_result =
@@ -422,6 +437,7 @@ static void store_adopt(struct store *store)
         clock_init(&store->clock, store->image->has_clock ? &store->image->clock : NULL, &now);
     store->clock_runs = true;
     store->damage = DAMAGE_NONE;
+    store->disk = (struct disk_use){};
     if (store->image->aside)
         store->damages = 0;
     commit_restart(store->commit, store->image->rocks);
@@ -515,6 +531,9 @@ int store_new(sd_event *event, const struct store_config *config, const char *st
     r = store_add_timer(store, &store->announce_timer, store_on_announce, ANNOUNCE_USEC);
     if (r < 0)
         return r;
+    r = store_budget_init(store, state_dir);
+    if (r < 0)
+        return r;
     r = store_fetch_init(store);
     if (r < 0)
         return r;
@@ -534,6 +553,7 @@ struct store *store_free(struct store *store)
     sd_event_source_disable_unref(store->announce_timer);
     sd_event_source_disable_unref(store->poll_timer);
     sd_event_source_disable_unref(store->sweep_timer);
+    sd_event_source_disable_unref(store->disk_timer);
     commit_free(store->commit);
     image_free(store->image);
     image_free(store->opened_image);

@@ -10,11 +10,13 @@
 #include <systemd/sd-event.h>
 
 #include "arena.h"
+#include "budget.h"
 #include "buf.h"
 #include "bus.h"
 #include "clock.h"
 #include "commit.h"
 #include "image.h"
+#include "log.h"
 #include "mem.h"
 #include "producers.h"
 #include "queues.h"
@@ -41,6 +43,16 @@ struct poll {
     uint32_t messages_max;
     uint32_t bytes_max;
     uint64_t deadline_usec; /* CLOCK_MONOTONIC */
+};
+
+/* What was found when the disk was looked at last, and since. */
+struct disk_use {
+    uint64_t bytes, fs_free;
+    uint64_t written; /* commit's count then: what came since is added */
+    uint64_t read_usec;
+    uint64_t removed;       /* bytes of messages since reclaiming began last */
+    unsigned reclaim_steps; /* to come */
+    uint64_t reclaim_usec;  /* when the last one was */
 };
 
 /* Only the store-*.c files look inside. */
@@ -84,9 +96,15 @@ struct store {
     bool sweeping; /* the sweep goes on when the group that it filled is written */
     bool draining;
 
+    struct budget budget;
+    struct disk_use disk;
+    struct log_limit full_limit, drop_limit;
+    sd_event_source *disk_timer; /* runs while the disk is short */
+
     struct arena *arena;   /* for an answer; reset by each */
     struct buf key, value; /* for encoding; used by whoever encodes, between two calls of others */
-    uint64_t appended, fetched, acked; /* messages since the start */
+    uint64_t appended, fetched, acked, dropped; /* messages since the start */
+    uint64_t refused;                           /* appends, for want of room */
 };
 
 int store_new(sd_event *event, const struct store_config *config, const char *state_dir,
@@ -105,6 +123,8 @@ void store_park_take(struct store *store, struct bus_call *call, const Bus__Park
 void store_record_put_take(struct store *store, struct bus_call *call, const Bus__RecordPut *in);
 void store_record_get_take(struct store *store, struct bus_call *call, const Bus__RecordGet *in);
 void store_queues_get_take(struct store *store, struct bus_call *call);
+void store_queue_peek_take(struct store *store, struct bus_call *call, const Bus__QueuePeek *in);
+void store_queue_drop_take(struct store *store, struct bus_call *call, const Bus__QueueDrop *in);
 
 /* Between the files of the store. */
 
@@ -132,14 +152,37 @@ uint64_t store_clock_ms(const struct store *store);
 /* Reads the stream's messages from @first to @last (clipped by the caller). */
 struct rocks_scan *store_scan(struct store *store, const struct stream *stream, uint64_t first,
                               uint64_t last);
-/* Adds to the group that the message is removed. */
-void store_remove(struct store *store, const struct stream *stream, uint64_t position);
+/* Adds to the group that the message is removed, which stream_*() has decided. */
+void store_remove(struct store *store, const struct stream *stream, uint64_t position,
+                  uint64_t bytes);
+/* Removes what there is of the stream, up to *@left messages, and counts them off. */
+int store_remove_all(struct store *store, struct stream *stream, enum outcome outcome,
+                     unsigned *left, struct rocks_error *ret_error);
 
 /* Runs first @usec from now; later by timer_rearm(). */
 int store_add_timer(struct store *store, sd_event_source **ret, sd_event_time_handler_t fn,
                     uint64_t usec);
 
+enum { ENTRY_OVERHEAD_BYTES = 64 }; /* what a message costs on disk beside its bytes */
+
+int store_budget_init(struct store *store, const char *state_dir);
+/* Looks at the disk, if that was a while ago, and has garbage reclaimed where room is short. */
+void store_budget_refresh(struct store *store);
+/* False: there is no room for @bytes more, whoever asks is to be told FULL. @urgency: the priority
+ * of the most urgent message to come; nothing that is more urgent is dropped for it. */
+bool store_make_room(struct store *store, enum budget_demand demand, uint32_t urgency,
+                     uint64_t bytes);
+/* Drops the oldest of the lowest priority, up to @urgency, until @bytes are freed. 0, or as reading. */
+int store_drop_oldest(struct store *store, uint32_t urgency, uint64_t bytes, uint64_t *ret_freed,
+                      struct rocks_error *ret_error);
+/* When the first message at or behind @position was enqueued; 0: there is none, or it is gone. */
+int store_enqueued_ms(struct store *store, struct stream *stream, uint64_t position,
+                      int64_t *ret_ms, struct rocks_error *ret_error);
+
 int store_fetch_init(struct store *store);
+/* A message as it is answered. In the store's arena. */
+Bus__FetchedItem *store_item(struct store *store, const struct stream *stream, uint64_t position,
+                             const struct message_value *v);
 /* Answers the fetches that there is something for, or whose time is over. */
 void store_serve(struct store *store);
 void store_polls_refuse(struct store *store, const char *reason);

@@ -36,7 +36,8 @@ struct harness {
     (struct store_config)                                                                          \
     {                                                                                              \
         .durability = DURABILITY_SYNC, .durability_interval_ms = 20, .max_bytes = 64 << 20,        \
-        .memtable_bytes = 1 << 20, .block_cache_bytes = 1 << 20, .open_files = 64                  \
+        .max_share = 100, .memtable_bytes = 1 << 20, .block_cache_bytes = 1 << 20,                 \
+        .open_files = 64                                                                           \
     }
 
 static inline Bus__Envelope *envelope_dup(const Bus__Envelope *in)

@@ -480,17 +480,287 @@ static uint64_t append_until(struct harness *h, uint64_t sequence, Bus__Status e
     return sequence;
 }
 
+struct put {
+    const char *key;
+    const char *value; /* NULL: remove */
+    uint64_t expected_version;
+    const char *producer;
+    uint64_t sequence;
+};
+
+static void record_put(struct harness *h, struct reply *reply, const struct put *p)
+{
+    Bus__RecordPut in = BUS__RECORD_PUT__INIT;
+
+    in.key = (char *)p->key;
+    in.remove = p->value == NULL;
+    if (p->value)
+        in.value = (ProtobufCBinaryData){ strlen(p->value), (uint8_t *)p->value };
+    in.expected_version = p->expected_version;
+    in.producer = (char *)(p->producer ? p->producer : "");
+    in.sequence = p->sequence;
+    store_record_put_take(h->store, reply_call(reply), &in);
+}
+
+/* As disks see it: nothing that could be compressed. */
+static void fill_text(char *text, size_t len, unsigned *seed)
+{
+    for (size_t i = 0; i + 1 < len; i++) {
+        *seed = *seed * 1103515245 + 12345;
+        text[i] = (char)(1 + (*seed >> 16) % 255);
+    }
+    text[len - 1] = '\0';
+}
+
+struct filling {
+    uint64_t sequence;
+    const char *partition;
+    uint32_t priority;
+    unsigned seed;
+    uint64_t appended;
+    uint64_t disk_peak;
+};
+
+/* 64 KiB of messages of 1 KiB. */
+static Bus__Status fill_some(struct harness *h, struct filling *f)
+{
+    enum { COUNT = 64, BYTES = 1024 };
+    static char texts[COUNT][BYTES + 1];
+    struct batch_item items[COUNT];
+    Bus__Status status;
+    uint64_t disk;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        fill_text(texts[i], sizeof(texts[i]), &f->seed);
+        items[i] = (struct batch_item){ Q, f->partition, f->priority, -1, texts[i] };
+    }
+    status = append_items(h, "p", f->sequence, items, COUNT);
+    disk = rocks_disk_bytes(h->store->image->rocks);
+    if (f->disk_peak < disk)
+        f->disk_peak = disk;
+    if (status != STATUS_DONE)
+        return status;
+    f->sequence++;
+    f->appended += COUNT;
+    return STATUS_DONE;
+}
+
+static void fill_up(struct harness *h, struct filling *f)
+{
+    Bus__Status status;
+
+    while ((status = fill_some(h, f)) == STATUS_DONE)
+        ;
+    assert_int_equal(status, STATUS_FULL);
+}
+
+/* Until there is room again, as producers do. */
+static void fill_when_there_is_room(struct harness *h, struct filling *f)
+{
+    while (fill_some(h, f) != STATUS_DONE)
+        harness_turn(h);
+}
+
+static void reopen_small(struct harness *h, int when_full)
+{
+    harness_crash(h);
+    h->config.max_bytes = 16 << 20;
+    h->config.when_full = when_full;
+    harness_open(h);
+}
+
+/* Of 16 MiB, eleven are for messages and one more for those of priority 0. */
 static void test_full(void **state)
 {
+    struct filling f = { .sequence = 1, .partition = "d", .priority = 5 };
+    struct put put = { "key", "value", 0, NULL, 0 };
     struct harness *h = *state;
-    uint64_t sequence;
+    struct reply reply = {};
 
-    h->store->config.max_bytes = 1 << 20;
-    sequence = append_until(h, 1, STATUS_FULL);
-    assert_int_equal(sequence, 16);
-    assert_int_equal(append_until(h, sequence, STATUS_FULL), sequence);
-    assert_int_equal(ack(h, "d", 0, 1, 64, DELIVERED), STATUS_DONE);
-    assert_int_equal(append_until(h, sequence, STATUS_FULL), sequence + 1);
+    reopen_small(h, WHEN_FULL_REJECT);
+    fill_up(h, &f);
+    assert_int_equal(f.appended, 165 * 64);
+    assert_int_equal(append(h, f.sequence, "d", 0, -1, "!"), STATUS_DONE);
+    f.sequence++;
+    record_put(h, &reply, &put);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    reply_done(&reply);
+    assert_int_equal(fill_some(h, &f), STATUS_FULL);
+    assert_int_equal(ack(h, "d", 5, 1, 128, DELIVERED), STATUS_DONE);
+    fill_when_there_is_room(h, &f);
+    f.priority = 0;
+    fill_up(h, &f);
+    assert_true(f.appended > 175 * 64);
+    assert_in_range(f.disk_peak, 8 << 20, 16 << 20);
+    expect_ledger(h, &(struct expected_ledger){
+                         .accepted = f.appended + 1, .delivered = 128, .depth = f.appended - 127 });
+    crash_and_open(h);
+    assert_int_equal(fill_some(h, &f), STATUS_FULL);
+    expect_ledger(h, &(struct expected_ledger){
+                         .accepted = f.appended + 1, .delivered = 128, .depth = f.appended - 127 });
+}
+
+/* What is delivered comes back as room, again and again, and the disk is never more than full. */
+static void test_room_comes_back(void **state)
+{
+    struct filling f = { .sequence = 1, .partition = "d", .priority = 5 };
+    struct harness *h = *state;
+
+    reopen_small(h, WHEN_FULL_REJECT);
+    for (unsigned round = 0; round < 5; round++) {
+        uint64_t before = f.appended;
+
+        fill_when_there_is_room(h, &f);
+        while (f.appended < before + 160 * 64)
+            fill_when_there_is_room(h, &f);
+        assert_int_equal(ack(h, "d", 5, 0, UINT64_MAX, DELIVERED), STATUS_DONE);
+    }
+    assert_in_range(f.disk_peak, 8 << 20, 16 << 20);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = f.appended, .delivered = f.appended });
+}
+
+/* The priorities of the queue, as brinkctl shows them. */
+static void expect_priority(struct harness *h, size_t i, const Bus__PriorityStatus *want)
+{
+    struct reply reply = {};
+    const Bus__PriorityStatus *p;
+
+    store_queues_get_take(h->store, reply_call(&reply));
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_true(i < reply.envelope->queues->queues[0]->n_priorities);
+    p = reply.envelope->queues->queues[0]->priorities[i];
+    assert_int_equal(p->priority, want->priority);
+    assert_int_equal(p->accepted, want->accepted);
+    assert_int_equal(p->delivered, want->delivered);
+    assert_int_equal(p->dropped, want->dropped);
+    assert_int_equal(p->depth, want->depth);
+    assert_int_equal(p->accepted, p->delivered + p->expired + p->dropped + p->rejected + p->depth);
+    reply_done(&reply);
+}
+
+static Bus__PriorityStatus priority_status(uint32_t priority, uint64_t accepted, uint64_t dropped)
+{
+    Bus__PriorityStatus want = BUS__PRIORITY_STATUS__INIT;
+
+    want.priority = priority;
+    want.accepted = accepted;
+    want.dropped = dropped;
+    want.depth = accepted - dropped;
+    return want;
+}
+
+static uint64_t first_position(struct harness *h, const char *partition, uint32_t priority)
+{
+    return queue_find_stream(queues_find(h->store->image->queues, Q), partition, priority)->cursor;
+}
+
+static void test_drop_oldest(void **state)
+{
+    struct filling least[] = { { .partition = "d", .priority = 9 },
+                               { .partition = "e", .priority = 9 } };
+    struct filling more = { .partition = "d", .priority = 5, .sequence = 1 };
+    struct harness *h = *state;
+    Bus__PriorityStatus want;
+    uint64_t dropped, first[2];
+
+    reopen_small(h, WHEN_FULL_DROP_OLDEST);
+    expect_fetch(h, 1, 1, 1, "");
+    for (unsigned i = 0; i < 100; i++) { /* 12.8 MiB, in turn, and the queue has room for 11 */
+        least[i % 2].sequence = more.sequence++;
+        fill_when_there_is_room(h, &least[i % 2]);
+        least[i % 2].sequence = more.sequence++;
+        fill_when_there_is_room(h, &least[i % 2]);
+    }
+    dropped = h->store->dropped;
+    assert_in_range(dropped, (200 - 166) * 64, (200 - 164) * 64);
+    first[0] = first_position(h, "d", 9);
+    first[1] = first_position(h, "e", 9);
+    assert_int_equal(first[0] - 1 + first[1] - 1, dropped);
+    assert_in_range(first[0], first[1] - 192, first[1] + 192);
+
+    for (unsigned i = 0; i < 50; i++) /* what is more urgent pushes out what is less */
+        fill_when_there_is_room(h, &more);
+    dropped = h->store->dropped;
+    want = priority_status(5, 50 * 64, 0);
+    expect_priority(h, 0, &want);
+    want = priority_status(9, 200 * 64, dropped);
+    expect_priority(h, 1, &want);
+    crash_and_open(h);
+    want = priority_status(9, 200 * 64, dropped);
+    expect_priority(h, 1, &want);
+    want = priority_status(5, 50 * 64, 0);
+    expect_priority(h, 0, &want);
+    assert_true(least[0].disk_peak <= 16 << 20 && more.disk_peak <= 16 << 20);
+}
+
+/* What a consumer holds may be on its way; what is more urgent than the newcomer stays, too. */
+static void test_drop_spares(void **state)
+{
+    struct filling f = { .sequence = 1, .partition = "d", .priority = 5 };
+    struct harness *h = *state;
+    struct reply reply = {};
+    uint64_t before;
+
+    reopen_small(h, WHEN_FULL_DROP_OLDEST);
+    assert_int_equal(fill_some(h, &f), STATUS_DONE);
+    harness_fetch(h, &reply, Q, 1, 1, 10, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_int_equal(reply.envelope->fetched->n_items, 10);
+    reply_done(&reply);
+    while (h->store->dropped < 200)
+        fill_when_there_is_room(h, &f);
+    assert_true(first_position(h, "d", 5) > 200);
+    assert_int_equal(ack(h, "d", 5, 1, 10, DELIVERED), STATUS_DONE);
+    before = h->store->dropped;
+    expect_ledger(h, &(struct expected_ledger){ .accepted = f.appended,
+                                                .delivered = 10,
+                                                .dropped = before,
+                                                .depth = f.appended - before - 10 });
+    f.priority = 6;
+    assert_int_equal(fill_some(h, &f), STATUS_FULL);
+    assert_int_equal(h->store->dropped, before);
+}
+
+static void test_peek_and_drop(void **state)
+{
+    struct harness *h = *state;
+    Bus__QueuePeek peek = BUS__QUEUE_PEEK__INIT;
+    Bus__QueueDrop drop = BUS__QUEUE_DROP__INIT;
+    struct reply reply = {};
+
+    peek.queue = drop.queue = (char *)"nothing";
+    store_queue_peek_take(h->store, reply_call(&reply), &peek);
+    assert_int_equal(reply_wait(h, &reply), STATUS_NOT_FOUND);
+    reply_done(&reply);
+    store_queue_drop_take(h->store, reply_call(&reply), &drop);
+    assert_int_equal(reply_wait(h, &reply), STATUS_NOT_FOUND);
+    reply_done(&reply);
+
+    append(h, 1, "d", 5, -1, "abcd");
+    append(h, 2, "e", 0, -1, "!");
+    expect_fetch(h, 1, 1, 3, "!1 a1 b2");
+    assert_int_equal(ack(h, "d", 5, 1, 1, DELIVERED), STATUS_DONE);
+    peek.queue = drop.queue = (char *)Q;
+    peek.messages_max = 3;
+    for (unsigned i = 0; i < 2; i++) { /* looking changes nothing */
+        store_queue_peek_take(h->store, reply_call(&reply), &peek);
+        assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+        assert_string_equal(fetched_text(&reply), "!1 b2 c3");
+        reply_done(&reply);
+    }
+    for (uint64_t want = 4;; want = 0) {
+        store_queue_drop_take(h->store, reply_call(&reply), &drop);
+        assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+        assert_int_equal(reply.envelope->queue_dropped->dropped, want);
+        reply_done(&reply);
+        if (want == 0)
+            break;
+    }
+    assert_int_equal(ack(h, "d", 5, 2, 2, DELIVERED), STATUS_DONE); /* too late */
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 5, .delivered = 1, .dropped = 4 });
+    crash_and_open(h);
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 5, .delivered = 1, .dropped = 4 });
+    expect_fetch(h, 1, 1, 0, "");
 }
 
 static void test_drain(void **state)
@@ -530,28 +800,6 @@ static void test_interval(void **state)
 }
 
 /* Records. */
-
-struct put {
-    const char *key;
-    const char *value; /* NULL: remove */
-    uint64_t expected_version;
-    const char *producer;
-    uint64_t sequence;
-};
-
-static void record_put(struct harness *h, struct reply *reply, const struct put *p)
-{
-    Bus__RecordPut in = BUS__RECORD_PUT__INIT;
-
-    in.key = (char *)p->key;
-    in.remove = p->value == NULL;
-    if (p->value)
-        in.value = (ProtobufCBinaryData){ strlen(p->value), (uint8_t *)p->value };
-    in.expected_version = p->expected_version;
-    in.producer = (char *)(p->producer ? p->producer : "");
-    in.sequence = p->sequence;
-    store_record_put_take(h->store, reply_call(reply), &in);
-}
 
 static void expect_record(struct harness *h, const char *key, const char *value, uint64_t version)
 {
@@ -900,6 +1148,10 @@ int main(void)
         TEST(test_expiry_of_many),
         TEST(test_sweep),
         TEST(test_full),
+        TEST(test_room_comes_back),
+        TEST(test_drop_oldest),
+        TEST(test_drop_spares),
+        TEST(test_peek_and_drop),
         TEST(test_drain),
         TEST(test_interval),
         TEST(test_records),
