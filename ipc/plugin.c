@@ -52,7 +52,8 @@ struct plugin {
     bool draining;
     plugin_drain_fn *drain_fn;
     void *drain_userdata;
-    sd_event_source *drain_timer;
+    uint64_t drain_usec;
+    sd_event_source *drain_source, *drain_timer;
 
     Bus__Stat stats[STATS_MAX];
     size_t stat_count;
@@ -106,22 +107,31 @@ static int plugin_on_drain_deadline(sd_event_source *source, uint64_t usec, void
     return sd_event_exit(plugin->event, 0);
 }
 
-static int drain_begin(struct plugin *plugin, uint64_t deadline_usec)
+static int plugin_on_drain_begin(sd_event_source *source, void *userdata)
+{
+    struct plugin *plugin = userdata;
+
+    log_event(LOG_INFO, 0, "draining", F_USEC(plugin->drain_usec));
+    if (!plugin->drain_fn)
+        return sd_event_exit(plugin->event, 0);
+    plugin->drain_fn(plugin->drain_usec, plugin->drain_userdata);
+    return 0;
+}
+
+/* Begins by itself, not in the middle of a handler that just asked who its peer is. */
+static int drain_order(struct plugin *plugin, uint64_t deadline_usec)
 {
     int r;
 
     if (plugin->draining)
         return 0;
     plugin->draining = true;
-    log_event(LOG_INFO, 0, "draining", F_USEC(deadline_usec));
-    if (!plugin->drain_fn)
-        return sd_event_exit(plugin->event, 0);
-    r = plugin_add_timer(plugin, deadline_usec, plugin_on_drain_deadline, plugin,
-                         &plugin->drain_timer);
+    plugin->drain_usec = deadline_usec;
+    r = plugin_add_defer(plugin, plugin_on_drain_begin, plugin, &plugin->drain_source);
     if (r < 0)
         return r;
-    plugin->drain_fn(deadline_usec, plugin->drain_userdata);
-    return 0;
+    return plugin_add_timer(plugin, deadline_usec, plugin_on_drain_deadline, plugin,
+                            &plugin->drain_timer);
 }
 
 void plugin_on_drain(struct plugin *plugin, plugin_drain_fn *fn, void *userdata)
@@ -138,7 +148,7 @@ void plugin_drained(struct plugin *plugin)
 static int plugin_on_sigterm(sd_event_source *source, const struct signalfd_siginfo *si,
                              void *userdata)
 {
-    return drain_begin(userdata, DRAIN_DEFAULT_USEC);
+    return drain_order(userdata, DRAIN_DEFAULT_USEC);
 }
 
 /* ---- the supervisor ---- */
@@ -155,17 +165,17 @@ static void control_lost(struct plugin *plugin)
     timer_rearm(plugin->control_timer, CONTROL_RETRY_USEC);
 }
 
-/* What cannot be sent is not worth waiting for: a supervisor that is away asks anew when it is back. */
-static int control_tell(struct plugin *plugin, const Bus__Control *packet)
+/* What cannot be sent is not worth waiting for: a supervisor that is away asks anew when it is back.
+ * @may_miss: nor is it missed by one that is there and does not read. */
+static void control_tell(struct plugin *plugin, const Bus__Control *packet, bool may_miss)
 {
     int r;
 
     if (plugin->control_fd < 0)
-        return 0;
+        return;
     r = control_send(plugin->control_fd, packet, NULL, 0);
-    if (r < 0 && r != -EAGAIN)
-        control_lost(plugin);
-    return 0;
+    if (r < 0 && !(r == -EAGAIN && may_miss))
+        control_lost(plugin); /* the next hello says it all */
 }
 
 static int control_take(struct plugin *plugin, Bus__Control *packet)
@@ -182,7 +192,7 @@ static int control_take(struct plugin *plugin, Bus__Control *packet)
         plugin->orphan_since = 0;
         return 0;
     case BUS__CONTROL__BODY_DRAIN:
-        r = drain_begin(plugin, packet->drain->deadline_usec);
+        r = drain_order(plugin, packet->drain->deadline_usec);
         break;
     case BUS__CONTROL__BODY_LOG_LEVEL:
         log_set_level((int)packet->log_level->level);
@@ -267,7 +277,7 @@ static int plugin_on_control_retry(sd_event_source *source, uint64_t usec, void 
 
     if (now_usec() - plugin->orphan_since > ORPHAN_USEC && !plugin->draining) {
         log_event(LOG_ERR, 0, "no supervisor took this plugin over, ending", F_USEC(ORPHAN_USEC));
-        return drain_begin(plugin, DRAIN_DEFAULT_USEC);
+        return drain_order(plugin, DRAIN_DEFAULT_USEC);
     }
     if (control_open(plugin) >= 0)
         return 0; /* whether it wants us shows in its roster */
@@ -288,7 +298,7 @@ static int plugin_on_heartbeat(sd_event_source *source, uint64_t usec, void *use
     heartbeat.n_stats = plugin->stat_count;
     heartbeat.stats = stats;
     heartbeat.status = plugin->status;
-    control_tell(plugin, &packet);
+    control_tell(plugin, &packet, true);
     return timer_rearm(source, plugin->heartbeat_usec);
 }
 
@@ -301,7 +311,7 @@ static void tell_ready(struct plugin *plugin)
         return;
     plugin->ready = true;
     log_event(LOG_INFO, 0, "ready", F_GENERATION(plugin->generation), F_PID(getpid()));
-    control_tell(plugin, &packet);
+    control_tell(plugin, &packet, false);
 }
 
 void plugin_hold_ready(struct plugin *plugin)
@@ -349,9 +359,11 @@ static uint64_t plugin_who(int64_t pid, uint32_t uid, void *userdata)
     if (!uid_allowed(plugin, uid))
         return 0;
     peer = roster_find(plugin, pid);
-    if (peer == 0 && plugin->roster)
+    /* While no supervisor has taken us over, the roster may be old: a plugin that the next one has
+     * just started would pass for the operator. Nobody new is known then, and dials again. */
+    if (peer == 0 && plugin->roster && plugin->orphan_since == 0)
         return PEER_OPERATOR;
-    return peer; /* without a roster nobody is known yet: the peer dials again */
+    return peer;
 }
 
 uint64_t plugin_peer_of(struct plugin *plugin, int fd)
@@ -656,6 +668,7 @@ struct plugin *plugin_free(struct plugin *plugin)
     plugin->heartbeat_timer = sd_event_source_disable_unref(plugin->heartbeat_timer);
     plugin->control_timer = sd_event_source_disable_unref(plugin->control_timer);
     plugin->control_source = sd_event_source_disable_unref(plugin->control_source);
+    plugin->drain_source = sd_event_source_disable_unref(plugin->drain_source);
     plugin->drain_timer = sd_event_source_disable_unref(plugin->drain_timer);
     plugin->sigterm_source = sd_event_source_disable_unref(plugin->sigterm_source);
     bus_free(plugin->bus);
