@@ -4,7 +4,6 @@
 enum {
     PEEK_MESSAGES_MAX = 1000,
     PEEK_BYTES_MAX = 1 << 20,
-    DROP_MESSAGES_MAX = 16384, /* by one request */
 };
 
 struct peek {

@@ -134,6 +134,7 @@ static void store_answer_dropped(struct store *store, struct bus_call *call, uin
     Bus__Envelope answer = ENVELOPE(QUEUE_DROPPED, queue_dropped, &dropped);
 
     dropped.dropped = count;
+    dropped.more = count == DROP_MESSAGES_MAX;
     store_answer_with(store, call, &answer);
 }
 

@@ -165,6 +165,8 @@ int store_add_timer(struct store *store, sd_event_source **ret, sd_event_time_ha
 
 enum { ENTRY_OVERHEAD_BYTES = 64 }; /* what a message costs on disk beside its bytes */
 
+enum { DROP_MESSAGES_MAX = 16384 }; /* by one request of an operator */
+
 int store_budget_init(struct store *store, const char *state_dir);
 /* Looks at the disk, if that was a while ago, and has garbage reclaimed where room is short. */
 void store_budget_refresh(struct store *store);
