@@ -1,6 +1,6 @@
 /*
- * What is decided is in send-window.c; here it is done. Nothing here is on disk: what was not committed when this process
- * dies was not acknowledged, and its client sends it again.
+ * What is decided is in send-window.c; here it is done. Nothing here is on disk: what was not
+ * committed when this process dies was not acknowledged, and its client sends it again.
  */
 #include "producer.h"
 
@@ -62,8 +62,9 @@ static struct producer_slot *producer_slot(struct producer *producer, uint64_t s
 
 /* ---- answers ---- */
 
-/* The store expects what was committed long ago, or what was never sent: it forgot this name (it was idle for long, or the
- * store was replaced), and a new one starts at 1. What is under way was refused as a gap, so nothing is stored twice. */
+/* The store expects what was committed long ago, or what was never sent: it forgot this name (it
+ * was idle for long, or the store was replaced), and a new one starts at 1. What is under way was
+ * refused as a gap, so nothing is stored twice. */
 static bool producer_is_forgotten(const struct producer *producer, const Bus__Envelope *answer)
 {
     uint64_t expected;

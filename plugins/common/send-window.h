@@ -1,9 +1,9 @@
 /*
- * Which batch may be sent now, which is committed, when to go back: go-back-N as a pure machine, without bus or clock.
- * Batches are known by their sequence 1, 2, 3, …
+ * Which batch may be sent now, which is committed, when to go back: go-back-N as a pure machine,
+ * without bus or clock. Batches are known by their sequence 1, 2, 3, …
  *
- * After any answer but "done" nothing new is sent until every open request is answered (those behind it find a gap);
- * then everything that is not done is sent again, in order.
+ * After any answer but "done" nothing new is sent until every open request is answered (those
+ * behind it find a gap); then everything that is not done is sent again, in order.
  */
 #pragma once
 
@@ -40,6 +40,7 @@ void send_window_answered(struct send_window *w, uint64_t sequence, enum send_an
 /* The oldest is done: it leaves the window. False: it is not. */
 bool send_window_commit(struct send_window *w, uint64_t *ret_sequence);
 
-/* True when all is answered and something failed: call send_window_go_back() after @ret_delay_usec. */
+/* True when all is answered and something failed: call send_window_go_back() after @ret_delay_usec.
+ */
 bool send_window_stuck(const struct send_window *w, uint64_t *ret_delay_usec);
 void send_window_go_back(struct send_window *w);

@@ -18,7 +18,8 @@ static Bus__Property property(const char *name, const char *value)
     return p;
 }
 
-/* The hub counts the values of system properties, but names and values of application properties. */
+/* The hub counts the values of system properties, but names and values of application properties.
+ */
 static void test_message_size(void **state)
 {
     Bus__Property id = property(MESSAGE_ID, "m-1"), type = property(MESSAGE_CONTENT_TYPE, "a/b");

@@ -1,5 +1,6 @@
-/* A producer against a router that keeps the store's rule (only the expected sequence is applied, older ones are DONE) and
- * that dies, refuses and forgets when the test says so. Both ends on real sockets in one loop. */
+/* A producer against a router that keeps the store's rule (only the expected sequence is applied,
+ * older ones are DONE) and that dies, refuses and forgets when the test says so. Both ends on real
+ * sockets in one loop. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -76,7 +76,8 @@ static void test_commit_in_order(void **state)
     assert_commits(&w, 0);
 }
 
-/* 1 is refused for now, 2 and 3 find the gap: all three again, but not before the last answer is in. */
+/* 1 is refused for now, 2 and 3 find the gap: all three again, but not before the last answer is
+ * in. */
 static void test_go_back(void **state)
 {
     struct send_window w;
@@ -126,7 +127,8 @@ static void test_go_back_skips_done(void **state)
     assert_takes(&w, 0);
 }
 
-/* A gap is mended at once, a gap that stays is not asked for in a tight loop, and progress forgets the past. */
+/* A gap is mended at once, a gap that stays is not asked for in a tight loop, and progress forgets
+ * the past. */
 static void test_delay_grows(void **state)
 {
     static const uint64_t gaps[] = { 0, 0, 0, 80000, 160000 }, retries[] = { 10000, 20000, 40000 };

@@ -36,7 +36,8 @@ void ack_queue_push(struct ack_queue *q, uint16_t packet_id, bool waits)
     *ack_queue_at(q, q->count++) = packet_id | (waits ? WAITS : 0);
 }
 
-/* Only the head can be the oldest that waits: what does not wait leaves at once when it gets there. */
+/* Only the head can be the oldest that waits: what does not wait leaves at once when it gets there.
+ */
 void ack_queue_commit(struct ack_queue *q)
 {
     assert(q->count > 0 && (*ack_queue_at(q, 0) & WAITS));

@@ -182,7 +182,8 @@ static uint64_t keepalive_timeout(const struct client_limits *limits, uint16_t k
     return usec == 0 || usec > limits->keepalive_max_usec ? limits->keepalive_max_usec : usec;
 }
 
-/* What there is against this CONNECT before anybody is asked; NULL: nothing. All of it is for good: code 5. */
+/* What there is against this CONNECT before anybody is asked; NULL: nothing. All of it is for good:
+ * code 5. */
 static const char *client_objection(const struct client *c, const struct mqtt_connect *connect,
                                     const struct username *username)
 {
@@ -316,7 +317,8 @@ static void client_session_removed(struct client *c, const struct client_input *
 
 /* ---- subscriptions ---- */
 
-/* The answer is in @held. It goes out when the change would survive us; for a session that is not kept, at once. */
+/* The answer is in @held. It goes out when the change would survive us; for a session that is not
+ * kept, at once. */
 static void client_finish_change(struct client *c, bool changed)
 {
     struct buf record = {};
@@ -499,7 +501,8 @@ static void client_deliver(struct client *c, struct span topic, struct span payl
     c->host->ops->output(c);
 }
 
-/* Twins have no owner yet. Node hangs for ever without an answer, and dies of one with an empty body (mqtt.md §9.5). */
+/* Twins have no owner yet. Node hangs for ever without an answer, and dies of one with an empty
+ * body (mqtt.md §9.5). */
 static void client_twin(struct client *c, const struct mqtt_publish *publish,
                         const struct topic *topic)
 {
@@ -599,7 +602,8 @@ static void client_tick(struct client *c, const struct client_input *in)
     }
 }
 
-/* Undecided keeps it: identity is away, which is not the client's fault. A refused one has no Will (mqtt.md §3.6). */
+/* Undecided keeps it: identity is away, which is not the client's fault. A refused one has no Will
+ * (mqtt.md §3.6). */
 static void client_rechecked(struct client *c, const struct client_input *in)
 {
     if (in->verdict == CLIENT_REFUSED)

@@ -1,6 +1,7 @@
 /*
- * One MQTT client: its state table. It does no I/O and knows no clock: bytes come in by client_feed(), answers are
- * appended to client.out, and all else is asked of its host by client_ops, whose answers come back as events.
+ * One MQTT client: its state table. It does no I/O and knows no clock: bytes come in by
+ * client_feed(), answers are appended to client.out, and all else is asked of its host by
+ * client_ops, whose answers come back as events.
  */
 #pragma once
 
@@ -16,12 +17,12 @@
 #include "span.h"
 
 enum client_state {
-    CLIENT_WAITING,             /* for CONNECT */
+    CLIENT_WAITING, /* for CONNECT */
     CLIENT_AUTHENTICATING,
-    CLIENT_LOADING,             /* its session, or removing it */
+    CLIENT_LOADING, /* its session, or removing it */
     CLIENT_CONNECTED,
-    CLIENT_SAVING,              /* its session: the SUBACK waits for the disk */
-    CLIENT_LEAVING,             /* it is gone; its Will waits for room */
+    CLIENT_SAVING,  /* its session: the SUBACK waits for the disk */
+    CLIENT_LEAVING, /* it is gone; its Will waits for room */
     CLIENT_CLOSED,
     _CLIENT_STATE_COUNT
 };
@@ -29,7 +30,7 @@ enum client_state {
 enum client_event {
     CLIENT_GOT_CONNECT,
     CLIENT_GOT_PUBLISH,
-    CLIENT_GOT_ACK,             /* PUBACK, PUBREC, PUBCOMP */
+    CLIENT_GOT_ACK, /* PUBACK, PUBREC, PUBCOMP */
     CLIENT_GOT_PUBREL,
     CLIENT_GOT_SUBSCRIBE,
     CLIENT_GOT_UNSUBSCRIBE,
@@ -52,10 +53,10 @@ enum client_verdict { CLIENT_ACCEPTED, CLIENT_REFUSED, CLIENT_UNDECIDED };
 
 /* How it ended: what there is to log of it. */
 enum client_end {
-    CLIENT_END_LEFT,            /* the client's doing */
-    CLIENT_END_CLOSED,          /* ours: taken over, shut down, expired */
-    CLIENT_END_REFUSED,         /* at CONNECT, or its credential since */
-    CLIENT_END_VIOLATION,       /* it broke the protocol */
+    CLIENT_END_LEFT,      /* the client's doing */
+    CLIENT_END_CLOSED,    /* ours: taken over, shut down, expired */
+    CLIENT_END_REFUSED,   /* at CONNECT, or its credential since */
+    CLIENT_END_VIOLATION, /* it broke the protocol */
 };
 
 struct client;
@@ -72,10 +73,11 @@ struct client_ops {
     bool (*admit)(struct client *client);
     /* It has its CONNACK 0: it is the connection of its identity now, and an older one goes. */
     void (*connected)(struct client *client);
-    /* Takes a message to where it is stored; packed at once. False: no room; client_on_room() follows.
+    /* Takes a message to where it is stored; packed at once. False: no room; client_on_room()
+     * follows.
      * @acknowledged: it is counted in client_on_committed() when it is on disk. */
     bool (*publish)(struct client *client, const Bus__Message *message, bool acknowledged);
-    void (*output)(struct client *client);      /* client->out has more */
+    void (*output)(struct client *client); /* client->out has more */
     /* Once. What is in client->out is still to be written, then the stream is to be closed. */
     void (*ended)(struct client *client, enum client_end how, const char *reason);
 };
@@ -83,11 +85,11 @@ struct client_ops {
 struct client_limits {
     size_t packet_bytes_max;
     size_t will_bytes_max;
-    uint32_t inflight_max;              /* unacknowledged publishes of one client */
-    uint64_t connect_timeout_usec;      /* until CONNECT is there */
-    uint64_t login_timeout_usec;        /* from CONNECT until CONNACK */
+    uint32_t inflight_max;         /* unacknowledged publishes of one client */
+    uint64_t connect_timeout_usec; /* until CONNECT is there */
+    uint64_t login_timeout_usec;   /* from CONNECT until CONNACK */
     uint64_t keepalive_max_usec;
-    uint64_t recheck_usec;              /* between two looks at the credential */
+    uint64_t recheck_usec; /* between two looks at the credential */
 };
 
 struct client_counters {
@@ -100,8 +102,8 @@ struct client_counters {
 struct client_host {
     const struct client_ops *ops;
     struct client_limits limits;
-    struct arena *scratch;              /* for one packet */
-    uint64_t now_usec;                  /* CLOCK_MONOTONIC, of this turn of the loop */
+    struct arena *scratch; /* for one packet */
+    uint64_t now_usec;     /* CLOCK_MONOTONIC, of this turn of the loop */
     int64_t utc_sec;
     struct client_counters counters;
 };
@@ -113,27 +115,29 @@ struct client {
     enum client_state state;
     bool has_certificate;
     bool clean_session;
-    bool session_stored;                /* there is a record of it */
-    bool blocked;                       /* a publish waits for room */
-    uint16_t last_packet_id;            /* of ours */
+    bool session_stored;     /* there is a record of it */
+    bool blocked;            /* a publish waits for room */
+    uint16_t last_packet_id; /* of ours */
     struct ack_queue acks;
-    char *device_id;                    /* NULL until CONNECT */
-    char *module_id;                    /* "": a device */
+    char *device_id; /* NULL until CONNECT */
+    char *module_id; /* "": a device */
     char *product_info;
-    char *model_id;                     /* NULL: none */
-    char *token;                        /* NULL: its certificate is its credential */
+    char *model_id; /* NULL: none */
+    char *token;    /* NULL: its certificate is its credential */
     struct will *will;
     struct session session;
-    struct buf held;                    /* the SUBACK or UNSUBACK that waits for the disk */
-    struct buf out;                     /* for the client; whoever writes it eats from it */
-    uint64_t deadline_usec;             /* of CONNECT, then of CONNACK */
+    struct buf held;        /* the SUBACK or UNSUBACK that waits for the disk */
+    struct buf out;         /* for the client; whoever writes it eats from it */
+    uint64_t deadline_usec; /* of CONNECT, then of CONNACK */
     uint64_t keepalive_usec;
     uint64_t heard_usec;
-    uint64_t recheck_usec;              /* when, next */
+    uint64_t recheck_usec; /* when, next */
 };
 
-/* @spread_usec: of the first recheck, 0 to limits.recheck_usec, so that not all clients are checked at once. */
-void client_init(struct client *client, struct client_host *host, bool has_certificate, uint64_t spread_usec);
+/* @spread_usec: of the first recheck, 0 to limits.recheck_usec, so that not all clients are checked
+ * at once. */
+void client_init(struct client *client, struct client_host *host, bool has_certificate,
+                 uint64_t spread_usec);
 void client_done(struct client *client);
 
 /* Eats the packets that are whole off the front of @bytes, as long as the client takes input. */
@@ -142,11 +146,13 @@ void client_feed(struct client *client, struct span *bytes);
 bool client_takes_input(const struct client *client);
 
 /* @reason: for the log. */
-void client_on_authenticated(struct client *client, enum client_verdict verdict, const char *reason);
+void client_on_authenticated(struct client *client, enum client_verdict verdict,
+                             const char *reason);
 /* @record NULL: there is none. @ok false: the store could not be asked. */
 void client_on_session_loaded(struct client *client, bool ok, const struct span *record);
 void client_on_session_saved(struct client *client, bool ok);
-void client_on_committed(struct client *client, unsigned count);        /* its oldest so many acknowledged publishes */
+void client_on_committed(struct client *client,
+                         unsigned count); /* its oldest so many acknowledged publishes */
 void client_on_room(struct client *client);
 void client_on_time(struct client *client);
 void client_on_stream_ended(struct client *client, enum client_end how, const char *reason);

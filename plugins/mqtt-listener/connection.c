@@ -181,8 +181,8 @@ static void connection_write(struct connection *c)
     buf_trim(&c->client.out);
 }
 
-/* What is unread when a local socket is closed turns its other end's end of stream into an error, which might come before
- * our last words. */
+/* What is unread when a local socket is closed turns its other end's end of stream into an error,
+ * which might come before our last words. */
 static void connection_close_stream(struct connection *c)
 {
     for (unsigned i = 0; i < CLOSE_READS_MAX; i++)

@@ -1,6 +1,7 @@
 /*
- * One stream from the front and the client at its other end: the preamble, what was read and not eaten yet, what is not
- * written yet. Freed only by the listener's turn, so that no handler loses it under its feet.
+ * One stream from the front and the client at its other end: the preamble, what was read and not
+ * eaten yet, what is not written yet. Freed only by the listener's turn, so that no handler loses
+ * it under its feet.
  */
 #pragma once
 
@@ -22,18 +23,18 @@ struct listener;
 struct connection {
     struct listener *listener;
     struct client client;
-    int fd;                             /* -1: closed */
+    int fd; /* -1: closed */
     struct io_watch watch;
-    bool started;                       /* the preamble is in */
-    bool ended;                         /* the client told; the stream is to be closed */
-    bool dirty, blocked;                /* in the list of that name */
-    bool holds_identity;                /* is, or was, in the listener's map */
-    unsigned shares;                    /* batches under way with publishes of it */
-    uint64_t number;                    /* in the router's directory */
-    int64_t since_sec;                  /* UTC; of CONNACK */
-    struct buf in;                      /* read and not eaten yet */
+    bool started;        /* the preamble is in */
+    bool ended;          /* the client told; the stream is to be closed */
+    bool dirty, blocked; /* in the list of that name */
+    bool holds_identity; /* is, or was, in the listener's map */
+    unsigned shares;     /* batches under way with publishes of it */
+    uint64_t number;     /* in the router's directory */
+    int64_t since_sec;   /* UTC; of CONNACK */
+    struct buf in;       /* read and not eaten yet */
     char *peer_address;
-    ProtobufCBinaryData *chain;         /* the client's certificates, in one block with their bytes */
+    ProtobufCBinaryData *chain; /* the client's certificates, in one block with their bytes */
     size_t chain_count;
     struct wheel_entry timer;
     struct client_map_entry map_entry;
@@ -42,7 +43,8 @@ struct connection {
 };
 
 /* Takes @fd whatever the result. */
-int connection_new_take(struct listener *listener, int fd, uint64_t number, struct connection **ret);
+int connection_new_take(struct listener *listener, int fd, uint64_t number,
+                        struct connection **ret);
 struct connection *connection_free(struct connection *c);
 DEFINE_FREEP(struct connection, connection_free)
 

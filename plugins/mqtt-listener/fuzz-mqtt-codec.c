@@ -1,4 +1,5 @@
-/* A stream of packets: decoding stays inside the input, eats what it says, and never changes its mind with more bytes. */
+/* A stream of packets: decoding stays inside the input, eats what it says, and never changes its
+ * mind with more bytes. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* First line: a topic; second: a user name. Whatever is accepted is text, and its names are unique. */
+/* First line: a topic; second: a user name. Whatever is accepted is text, and its names are unique.
+ */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,9 +1,10 @@
 /*
- * All that passes between this process and its peers, but for the messages (producer.c): what it may be told, whom it asks
- * about clients and sessions, and what the router is told of who is connected.
+ * All that passes between this process and its peers, but for the messages (producer.c): what it
+ * may be told, whom it asks about clients and sessions, and what the router is told of who is
+ * connected.
  *
- * A question stays open until it is answered or its deadline passes, even when its client is gone: what was sent waits in the
- * peer's queue anyway, and so there is a bound to it.
+ * A question stays open until it is answered or its deadline passes, even when its client is gone:
+ * what was sent waits in the peer's queue anyway, and so there is a bound to it.
  */
 #include "listener.h"
 
@@ -253,7 +254,8 @@ void listener_bus_forget(struct listener *l, struct connection *c)
 
 static void directory_sync(struct listener *l);
 
-/* What could not be told one by one is told all together, when nothing older is under way. A failure waits for the tick. */
+/* What could not be told one by one is told all together, when nothing older is under way. A
+ * failure waits for the tick. */
 static void directory_on_answer(const Bus__Envelope *answer, void *userdata)
 {
     struct listener *l = userdata;
@@ -330,6 +332,11 @@ void listener_bus_disconnected(struct listener *l, const struct connection *c)
     directory_tell(l, &notice);
 }
 
+bool listener_bus_told_all(const struct listener *l)
+{
+    return !bus_peer_is_up(l->router) || (l->notices_open == 0 && !l->directory_stale);
+}
+
 /* The router came (back): it may be another one, which knows nobody. */
 static void listener_on_router(const Bus__Envelope *in, void *userdata)
 {
@@ -352,7 +359,8 @@ void listener_bus_tick(struct listener *l)
 
 /* ---- what it is told ---- */
 
-/* Somebody may have lost the right to be here. The same after identity came back: what it announced was not heard. */
+/* Somebody may have lost the right to be here. The same after identity came back: what it announced
+ * was not heard. */
 static void listener_on_identity(const Bus__Envelope *in, void *userdata)
 {
     if (!in || in->body_case == BUS__ENVELOPE__BODY_SCOPE_CHANGED)

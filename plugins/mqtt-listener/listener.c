@@ -213,7 +213,8 @@ static const struct {
     [CLIENT_END_VIOLATION] = { LOG_WARNING, "client broke the protocol, closed" },
 };
 
-/* One line for each client and reason in an interval; strangers cannot make more than the table is large. */
+/* One line for each client and reason in an interval; strangers cannot make more than the table is
+ * large. */
 static void listener_log_end(struct listener *l, const struct connection *c, enum client_end how,
                              const char *reason)
 {
@@ -290,7 +291,33 @@ static void listener_drop_if_over(struct listener *l, struct connection *c)
     connection_free(c);
 }
 
-static void listener_end_drain_if_over(struct listener *l);
+/* Draining: all that was read is on disk and acknowledged. Clients find another listener, or this
+ * one's successor. */
+static void listener_shut_down_clients(struct listener *l)
+{
+    struct connection *c;
+
+    if (l->gathering->count > 0 || producer_outstanding(l->producer) > 0)
+        return;
+    TAILQ_FOREACH(c, &l->connections, all_link)
+    {
+        client_on_shutdown(&c->client);
+        listener_touch(l, c);
+    }
+}
+
+static void listener_settle_dirty(struct listener *l)
+{
+    struct connection *c;
+
+    while ((c = TAILQ_FIRST(&l->dirty))) {
+        TAILQ_REMOVE(&l->dirty, c, dirty_link);
+        c->dirty = false;
+        connection_settle(c);
+        if (!c->dirty)
+            listener_drop_if_over(l, c);
+    }
+}
 
 static int listener_on_turn(sd_event_source *source, void *userdata)
 {
@@ -300,17 +327,16 @@ static int listener_on_turn(sd_event_source *source, void *userdata)
     listener_begin(l);
     listener_resume_blocked(l);
     TAILQ_FOREACH(c, &l->dirty, dirty_link)
-    connection_feed_held(c);
-    listener_flush(l);
-    while ((c = TAILQ_FIRST(&l->dirty))) {
-        TAILQ_REMOVE(&l->dirty, c, dirty_link);
-        c->dirty = false;
-        connection_settle(c);
-        if (!c->dirty)
-            listener_drop_if_over(l, c);
+    {
+        connection_feed_held(c);
     }
+    listener_flush(l);
     if (l->draining)
-        listener_end_drain_if_over(l);
+        listener_shut_down_clients(l);
+    listener_settle_dirty(l);
+    listener_flush(l); /* the Will of who could not be written to */
+    if (l->draining && l->connection_count == 0 && listener_bus_told_all(l))
+        plugin_drained(l->plugin);
     return 0;
 }
 
@@ -444,24 +470,6 @@ static int listener_on_tick(sd_event_source *source, uint64_t usec, void *userda
 }
 
 /* ---- the end ---- */
-
-/* All that was read is on disk and acknowledged. Clients find another listener, or this one's successor. */
-static void listener_end_drain_if_over(struct listener *l)
-{
-    struct connection *c;
-
-    if (l->gathering->count > 0 || producer_outstanding(l->producer) > 0)
-        return;
-    if (l->connection_count == 0) {
-        plugin_drained(l->plugin);
-        return;
-    }
-    TAILQ_FOREACH(c, &l->connections, all_link)
-    {
-        client_on_shutdown(&c->client);
-        listener_touch(l, c);
-    }
-}
 
 static void listener_on_drain(uint64_t deadline_usec, void *userdata)
 {

@@ -1,10 +1,11 @@
 /*
- * What this process is: the streams that the front handed over, the MQTT client on each, the messages that they sent and that
- * are not on disk yet. Nothing of it is needed after a restart: clients connect again, sessions are in the store, and what
- * was not acknowledged comes again.
+ * What this process is: the streams that the front handed over, the MQTT client on each, the
+ * messages that they sent and that are not on disk yet. Nothing of it is needed after a restart:
+ * clients connect again, sessions are in the store, and what was not acknowledged comes again.
  *
- * A turn: the streams that are readable (a batch of common/io-set) are read once each and their packets are acted upon; then
- * what they published goes out as one batch, and what they are to be told is written, once for each.
+ * A turn: the streams that are readable (a batch of common/io-set) are read once each and their
+ * packets are acted upon; then what they published goes out as one batch, and what they are to be
+ * told is written, once for each.
  */
 #pragma once
 
@@ -51,39 +52,41 @@ struct listener {
     bool draining;
 
     sd_event_source *accept_source, *tick_timer, *turn_source;
-    char *read_buffer;                  /* CONNECTION_READ_BYTES; one for all */
+    char *read_buffer; /* CONNECTION_READ_BYTES; one for all */
     struct wheel wheel;
 
     struct connection_list connections, dirty, blocked;
     size_t connection_count;
     uint64_t last_number;
-    struct client_map identities;       /* of those that are connected */
-    size_t held_bytes;                  /* read and not eaten yet, over all */
+    struct client_map identities; /* of those that are connected */
+    size_t held_bytes;            /* read and not eaten yet, over all */
 
     struct producer *producer;
-    struct batch *batches[PRODUCER_WINDOW + 1];  /* all there are: one is gathering */
+    struct batch *batches[PRODUCER_WINDOW + 1]; /* all there are: one is gathering */
     struct batch *gathering;
-    bool resuming;                      /* those that are blocked have their turn */
+    bool resuming; /* those that are blocked have their turn */
 
     /* listener-bus.c */
     struct lane identity, store;
     struct bus_peer *router;
-    unsigned notices_open;              /* requests that keep the router's directory up to date */
-    bool directory_stale;               /* it has to be told all */
+    unsigned notices_open; /* requests that keep the router's directory up to date */
+    bool directory_stale;  /* it has to be told all */
 
     uint64_t bytes_in, bytes_out, taken_over, refused_streams;
     struct log_limit end_limits[END_LOG_LIMITS], accept_limit;
 };
 
-int listener_new(struct plugin *plugin, const struct listener_config *config, struct listener **ret);
+int listener_new(struct plugin *plugin, const struct listener_config *config,
+                 struct listener **ret);
 struct listener *listener_free(struct listener *listener);
 DEFINE_FREEP(struct listener, listener_free)
 
 /* For connection.c and listener-bus.c: */
-void listener_begin(struct listener *l);                                /* a turn: looks at the clock */
-void listener_touch(struct listener *l, struct connection *c);          /* it is settled at the end of this turn */
-void listener_arm(struct listener *l, struct connection *c);            /* its timer */
-bool listener_charge(struct listener *l, size_t bytes);                 /* false: more than may be held */
+void listener_begin(struct listener *l); /* a turn: looks at the clock */
+void listener_touch(struct listener *l,
+                    struct connection *c); /* it is settled at the end of this turn */
+void listener_arm(struct listener *l, struct connection *c); /* its timer */
+bool listener_charge(struct listener *l, size_t bytes);      /* false: more than may be held */
 void listener_release(struct listener *l, size_t bytes);
 void listener_recheck_all(struct listener *l, uint64_t spread_usec);
 void listener_take_over(struct listener *l, struct connection *older, const char *newer_address);
@@ -94,7 +97,9 @@ void listener_bus_close(struct listener *l);
 void listener_bus_authenticate(struct listener *l, struct connection *c, bool recheck);
 void listener_bus_load_session(struct listener *l, struct connection *c);
 void listener_bus_save_session(struct listener *l, struct connection *c, const struct span *record);
-void listener_bus_forget(struct listener *l, struct connection *c);     /* nobody is there to be told the answers */
+void listener_bus_forget(struct listener *l,
+                         struct connection *c); /* nobody is there to be told the answers */
 void listener_bus_connected(struct listener *l, const struct connection *c);
 void listener_bus_disconnected(struct listener *l, const struct connection *c);
-void listener_bus_tick(struct listener *l);                             /* what could not be sent */
+void listener_bus_tick(struct listener *l);           /* what could not be sent */
+bool listener_bus_told_all(const struct listener *l); /* to the router, if that is there */

@@ -1,4 +1,5 @@
-/* The MQTT 3.1.1 server for devices and modules. It may lose nothing that it acknowledged, since it has nothing of its own. */
+/* The MQTT 3.1.1 server for devices and modules. It may lose nothing that it acknowledged, since it
+ * has nothing of its own. */
 #include "listener.h"
 
 static int run(int argc, char **argv)

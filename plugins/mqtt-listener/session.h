@@ -1,6 +1,7 @@
 /*
- * What an MQTT session is: subscriptions, each with the QoS that was granted and when it was first made. A persistent one
- * is a record in the store, "mqtt/session/<D or D/M>"; it outlives the connection, the listener and the machine.
+ * What an MQTT session is: subscriptions, each with the QoS that was granted and when it was first
+ * made. A persistent one is a record in the store, "mqtt/session/<D or D/M>"; it outlives the
+ * connection, the listener and the machine.
  */
 #pragma once
 
@@ -13,13 +14,13 @@
 
 enum {
     SESSION_SUBSCRIPTIONS_MAX = 64,
-    SESSION_FILTER_BYTES_MAX = 16 << 10,        /* all filters together: they are kept for each client */
+    SESSION_FILTER_BYTES_MAX = 16 << 10, /* all filters together: they are kept for each client */
 };
 
 struct subscription {
     char *filter;
     uint8_t qos;
-    int64_t created_sec;        /* UTC */
+    int64_t created_sec; /* UTC */
 };
 
 struct session {
@@ -30,10 +31,12 @@ struct session {
 
 void session_done(struct session *s);
 
-/* SESSION_E_FULL: it would be too much; nothing changed. @ret_changed: there is something new to store. */
+/* SESSION_E_FULL: it would be too much; nothing changed. @ret_changed: there is something new to
+ * store. */
 enum { SESSION_E_FULL = 1, SESSION_E_MALFORMED };
-int session_subscribe(struct session *s, struct span filter, uint8_t qos, int64_t now_sec, bool *ret_changed);
-bool session_unsubscribe(struct session *s, struct span filter);        /* false: it was not there */
+int session_subscribe(struct session *s, struct span filter, uint8_t qos, int64_t now_sec,
+                      bool *ret_changed);
+bool session_unsubscribe(struct session *s, struct span filter); /* false: it was not there */
 
 /* The highest QoS granted among the filters that match; -1: none does. */
 int session_qos(const struct session *s, struct span topic);

@@ -1,6 +1,6 @@
 /*
- * The client, fed with bytes, with a host that records what is asked of it: bytes in, bytes out, and what happened in
- * between. The host answers when the test says so.
+ * The client, fed with bytes, with a host that records what is asked of it: bytes in, bytes out,
+ * and what happened in between. The host answers when the test says so.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -1083,7 +1083,8 @@ static void test_will_too_large(void **state)
     assert_closed(f, CLIENT_END_REFUSED, "max_will_bytes");
 }
 
-/* A client that ends at any moment of its login leaves nothing behind, and late events find it closed. */
+/* A client that ends at any moment of its login leaves nothing behind, and late events find it
+ * closed. */
 static void test_stream_ends_early(void **state)
 {
     for (int step = 0; step < 4; step++) {

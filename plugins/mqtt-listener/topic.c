@@ -177,7 +177,8 @@ static int piece_compare_index(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
-/* Of equal names the last one stays, in its place. Sorting, since a topic has room for 30,000 names that a stranger chose. */
+/* Of equal names the last one stays, in its place. Sorting, since a topic has room for 30,000 names
+ * that a stranger chose. */
 static void piece_list_unique(struct piece_list *list)
 {
     size_t kept = 0;
