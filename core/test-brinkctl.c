@@ -315,6 +315,90 @@ static void test_nothing_runs(void **state)
     assert_non_null(strstr(o.err, "/nonexistent/brink.yaml"));
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* The fault is pointed at, below the line it is in. */
+static void test_route_check(void **state)
+{
+    static const struct {
+        const char *route, *err; /* ends so */
+    } cases[] = {
+        { "FROM /messages/* WHERE temp > 21 INTO $upstream",
+          "\nFROM /messages/* WHERE temp > 21 INTO $upstream\n                            ^\n" },
+        { "FROM /a\n\tWHERE \xc3\xa4 = 1\n\tINTO $upstream",
+          "\n\tWHERE \xc3\xa4 = 1\n\t        ^\n" },
+        { "FROM /a", "\nFROM /a\n       ^\n" },
+        { "FROM /a\n", "\n\n^\n" },
+        { "", "\n\n^\n" },
+    };
+    struct outcome o;
+    json_t *answer;
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        size_t len = strlen(cases[i].err);
+
+        RUN(&o, "route", "check", cases[i].route);
+        assert_int_equal(o.status, 1);
+        assert_string_equal(o.out, "");
+        assert_true(strlen(o.err) > len);
+        assert_string_equal(o.err + strlen(o.err) - len, cases[i].err);
+    }
+    RUN(&o, "route", "check", "FROM /a INTO BrokeredEndpoint('/modules/M/inputs/I')");
+    assert_int_equal(o.status, 0);
+    assert_non_null(strstr(o.out, "modules/M/inputs/I"));
+    RUN(&o, "route", "check", "--json", "FROM /a\nINTO b");
+    assert_int_equal(o.status, 1);
+    answer = json_loads(o.out, 0, NULL);
+    assert_true(json_is_false(json_object_get(answer, "valid")));
+    assert_int_equal(json_integer_value(json_object_get(answer, "line")), 2);
+    assert_int_equal(json_integer_value(json_object_get(answer, "column")), 6);
+    json_decref(answer);
+}
+
+static void test_route_eval(void **state)
+{
+    _cleanup_(freep) char *path = xasprintf("%s/cases.json", folder);
+    struct outcome o;
+    json_t *results, *want;
+
+    write_file(path, "[{\"id\":\"a\",\"query\":\"x = '1'\",\"message\":"
+                     "{\"applicationProperties\":{\"x\":\"1\"}}},"
+                     "{\"id\":\"b\",\"query\":\"x = '1'\"},"
+                     "{\"id\":\"c\",\"query\":\"x = 1\"},"
+                     "{\"id\":\"d\",\"route\":\"FROM /a INTO $upstream\",\"source\":\"/a/b\"}]");
+    RUN(&o, "route", "eval", path);
+    assert_int_equal(o.status, 0);
+    results = json_loads(o.out, 0, NULL);
+    want = json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:s},{s:s,s:b}]", "id", "a", "result", 1, "id", "b",
+                     "result", 0, "id", "c", "result", "error", "id", "d", "result", 1);
+    assert_true(json_equal(results, want));
+    json_decref(results);
+    json_decref(want);
+
+    write_file(path, "[{\"query\":\"true\"}, 7]");
+    RUN(&o, "route", "eval", path);
+    assert_int_equal(o.status, 1);
+    assert_string_equal(o.out, "");
+    assert_non_null(strstr(o.err, "case 2: expected an object"));
+    write_file(path, "{}");
+    RUN(&o, "route", "eval", path);
+    assert_int_equal(o.status, 1);
+    assert_non_null(strstr(o.err, "expected an array"));
+    write_file(path, "[");
+    RUN(&o, "route", "eval", path);
+    assert_int_equal(o.status, 1);
+    assert_non_null(strstr(o.err, "cases.json:1:1: "));
+    RUN(&o, "route", "eval", "/nonexistent");
+    assert_int_equal(o.status, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +409,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_init_overwrites_nothing, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_init_path_too_long, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_nothing_runs, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_route_check, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_route_eval, make_folder, remove_folder),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
