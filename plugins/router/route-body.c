@@ -165,23 +165,6 @@ static struct span transcode(struct span body, uint32_t (*next)(struct span *), 
     return span_of(text, len);
 }
 
-/* False: an encoding that no condition reads. */
-static bool decode(struct span *body, struct span encoding, struct arena *arena)
-{
-    if (span_equal_nocase(encoding, SPAN("utf-8"))) {
-        if (!span_is_utf8(*body))
-            *body = transcode(*body, utf8_next, arena);
-        return true;
-    }
-    if (span_equal_nocase(encoding, SPAN("utf-16")))
-        *body = transcode(*body, utf16_next, arena);
-    else if (span_equal_nocase(encoding, SPAN("utf-32")))
-        *body = transcode(*body, utf32_next, arena);
-    else
-        return false;
-    return true;
-}
-
 /* The parser recurses as deep as a text says; so what it says is counted before. */
 static bool is_shallow(struct span json)
 {
@@ -205,15 +188,44 @@ static bool is_shallow(struct span json)
     return true;
 }
 
+/* Integers beyond 64 bits make it read all numbers as reals, which is slower. */
+static json_t *load(struct span text, json_error_t *ret_error)
+{
+    json_t *json = NULL;
+
+    if (is_shallow(text))
+        json = json_loadb(text.at, text.len, JSON_ALLOW_NUL, ret_error);
+    if (!json && json_error_code(ret_error) == json_error_numeric_overflow)
+        json = json_loadb(text.at, text.len, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, ret_error);
+    return json;
+}
+
+static json_t *load_encoded(struct span body, struct span encoding, struct arena *arena)
+{
+    json_error_t error = {};
+    json_t *json;
+
+    if (span_equal_nocase(encoding, SPAN("utf-16")))
+        return load(transcode(body, utf16_next, arena), &error);
+    if (span_equal_nocase(encoding, SPAN("utf-32")))
+        return load(transcode(body, utf32_next, arena), &error);
+    if (!span_equal_nocase(encoding, SPAN("utf-8")))
+        return NULL;
+    json = load(body, &error);
+    if (!json && json_error_code(&error) == json_error_invalid_utf8)
+        json = load(transcode(body, utf8_next, arena), &error);
+    return json;
+}
+
 struct json_t *body_parse(struct span body, struct span content_type, struct span content_encoding,
                           struct arena *arena)
 {
     json_t *json;
 
     if (!span_equal_nocase(content_type, SPAN("application/json")) || body.len == 0 ||
-        body.len > BODY_BYTES_MAX || !decode(&body, content_encoding, arena) || !is_shallow(body))
+        body.len > BODY_BYTES_MAX)
         return NULL;
-    json = json_loadb(body.at, body.len, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, NULL);
+    json = load_encoded(body, content_encoding, arena);
     if (json && !json_is_object(json)) {
         json_decref(json);
         json = NULL;
@@ -335,15 +347,16 @@ static struct route_value json_value(const json_t *json)
     switch (json_typeof(json)) {
     case JSON_STRING:
         return string_value(span_of(json_string_value(json), json_string_length(json)));
+    case JSON_INTEGER:
     case JSON_REAL:
-        return value_number(json_real_value(json));
+        return value_number(json_number_value(json));
     case JSON_TRUE:
     case JSON_FALSE:
         return value_bool(json_is_true(json));
     case JSON_NULL:
         return VALUE_NULL;
     default:
-        return VALUE_UNDEFINED; /* objects and arrays; integers were read as reals */
+        return VALUE_UNDEFINED; /* objects and arrays */
     }
 }
 

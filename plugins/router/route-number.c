@@ -9,12 +9,15 @@
 /* Digits that follow do not change the nearest double, except for whether they are all zero: a half is no longer one. */
 enum { DIGITS_MAX = 770, EXPONENT_MAX = 99999 };
 
+/* What doubles hold exactly: so many digits, and powers of ten. */
+enum { EXACT_DIGITS = 15, EXACT_POWER = 22 };
+
 struct number {
     struct span rest;
     bool is_signed, is_negative, in_parentheses, has_digits;
-    char digits[DIGITS_MAX + 1]; /* without leading zeros */
     size_t count;
     long long scale; /* the value is 0.DIGITS * 10^scale */
+    char *digits;    /* without leading zeros */
 };
 
 static bool is_blank(char c)
@@ -122,16 +125,34 @@ static void eat_back(struct number *n)
     }
 }
 
-static double number_value(struct number *n)
+/* Digits and a power of ten that are exact give the nearest double in one operation. False: they are not. */
+static bool exact_value(const struct number *n, double *ret_value)
+{
+    static const double powers[EXACT_POWER + 1] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    long long power = n->scale - (long long)n->count;
+    uint64_t digits = 0;
+
+    if (n->count > EXACT_DIGITS || power > EXACT_POWER || power < -EXACT_POWER)
+        return false;
+    for (size_t i = 0; i < n->count; i++)
+        digits = digits * 10 + (uint64_t)(n->digits[i] - '0');
+    *ret_value = power < 0 ? (double)digits / powers[-power] : (double)digits * powers[power];
+    return true;
+}
+
+static double number_value(const struct number *n)
 {
     char text[DIGITS_MAX + 32];
     double value;
 
     if (n->count == 0)
-        return n->is_negative ? -0.0 : 0.0;
-    n->digits[n->count] = '\0';
-    snprintf(text, sizeof(text), "0.%se%lld", n->digits, n->scale);
-    value = strtod(text, NULL);
+        value = 0;
+    else if (!exact_value(n, &value)) {
+        snprintf(text, sizeof(text), "0.%.*se%lld", (int)n->count, n->digits, n->scale);
+        value = strtod(text, NULL);
+    }
     return n->is_negative ? -value : value;
 }
 
@@ -148,7 +169,8 @@ static double parse_word(struct span text)
 
 double number_parse(struct span text)
 {
-    struct number n = { .rest = text };
+    char digits[DIGITS_MAX];
+    struct number n = { .rest = text, .digits = digits };
 
     eat_front(&n);
     eat_digits(&n);

@@ -1,6 +1,5 @@
 #include "route-text.h"
 
-#include <ctype.h>
 #include <locale.h>
 #include <wctype.h>
 
@@ -113,6 +112,19 @@ size_t text_put(uint32_t c, char *out)
     return 4;
 }
 
+static bool is_ascii(char c)
+{
+    return (unsigned char)c < 0x80;
+}
+
+/* ASCII without the C library's tables: names are compared for every message. */
+static char map_ascii(char c, enum text_case to)
+{
+    if (to == TEXT_UPPER)
+        return (char)(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
 /* The C library's tables. Without that locale only ASCII has cases. */
 static uint32_t map_char(uint32_t c, enum text_case to)
 {
@@ -120,7 +132,7 @@ static uint32_t map_char(uint32_t c, enum text_case to)
     static bool asked;
 
     if (c < 0x80)
-        return (uint32_t)(to == TEXT_UPPER ? toupper((int)c) : tolower((int)c));
+        return (uint32_t)map_ascii((char)c, to);
     if (!asked)
         unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
     asked = true;
@@ -130,30 +142,51 @@ static uint32_t map_char(uint32_t c, enum text_case to)
     return to == TEXT_UPPER ? towupper_l(c, unicode) : towlower_l(c, unicode);
 }
 
+/* One character off the front of @s. */
+static size_t map_next(struct span *s, enum text_case to, char *out)
+{
+    struct span rest = *s;
+    uint32_t from = text_next(&rest), mapped = map_char(from, to);
+    size_t len = s->len - rest.len;
+
+    if (mapped != from)
+        len = text_put(mapped, out);
+    else
+        memcpy(out, s->at, len); /* which need not be UTF-8 */
+    *s = rest;
+    return len;
+}
+
 size_t text_map(struct span s, enum text_case to, char *out)
 {
     size_t n = 0;
 
     while (s.len > 0) {
-        struct span rest = s;
-        uint32_t from = text_next(&rest), mapped = map_char(from, to);
-        size_t len = s.len - rest.len;
-
-        if (mapped == from) {
-            memcpy(out + n, s.at, len);
-            n += len;
-        } else {
-            n += text_put(mapped, out + n);
+        if (!is_ascii(s.at[0])) {
+            n += map_next(&s, to, out + n);
+            continue;
         }
-        s = rest;
+        out[n++] = map_ascii(s.at[0], to);
+        s = span_of(s.at + 1, s.len - 1);
     }
     return n;
+}
+
+static bool eat_equal(struct span *a, struct span *b)
+{
+    if (!is_ascii(a->at[0]) || !is_ascii(b->at[0]))
+        return map_char(text_next(a), TEXT_UPPER) == map_char(text_next(b), TEXT_UPPER);
+    if (a->at[0] != b->at[0] && map_ascii(a->at[0], TEXT_UPPER) != map_ascii(b->at[0], TEXT_UPPER))
+        return false;
+    *a = span_of(a->at + 1, a->len - 1);
+    *b = span_of(b->at + 1, b->len - 1);
+    return true;
 }
 
 bool text_equal_nocase(struct span a, struct span b)
 {
     while (a.len > 0 && b.len > 0)
-        if (map_char(text_next(&a), TEXT_UPPER) != map_char(text_next(&b), TEXT_UPPER))
+        if (!eat_equal(&a, &b))
             return false;
     return a.len == b.len;
 }
