@@ -1,7 +1,7 @@
 # Debian packages that Brink needs; sourced by etc/demo.sh and tests/run.sh. Installs only what is missing.
 
 build_packages="gcc g++ cmake ninja-build pkg-config protobuf-c-compiler
-    libprotobuf-c-dev libnng-dev libsystemd-dev libyaml-dev libssl-dev librocksdb-dev libqpid-proton11-dev
+    libprotobuf-c-dev libsystemd-dev libyaml-dev libssl-dev librocksdb-dev libqpid-proton11-dev
     libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev"
 demo_packages="ca-certificates mosquitto-clients jq"
 test_packages="libcmocka-dev clang libclang-rt-14-dev valgrind nodejs npm ca-certificates mosquitto mosquitto-clients

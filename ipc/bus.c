@@ -1,49 +1,112 @@
 /*
- * The only file that knows nng. Raw rep0 to serve, one raw req0 a peer to call, pub0/sub0 for announcements.
+ * Requests, answers and announcements over Unix stream sockets: a 4-byte big-endian length, then a packed bus.Envelope.
+ * A role listens on <role>.ipc, and for those who follow its announcements on <role>.pub.ipc. One thread, no other.
  *
- * What may be lost: answers whose caller hangs up, announcements. What may not: a request, until its deadline. It is kept
- * packed until its answer comes. When the connection to a peer breaks, its nng socket is thrown away with all it had
- * queued, and on the new one every open request is sent again in the order in which they were made.
- *
- * nng's threads run one function of ours, which counts and writes to an eventfd.
+ * What may be lost: answers whose caller hung up, announcements. What may not: a request, until its deadline. It is kept
+ * packed until its answer comes; when the connection to a peer broke, all open requests are sent again on the next one, in
+ * the order in which they were made.
  */
 #include "bus.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <nng/nng.h>
-#include <nng/protocol/pubsub0/pub.h>
-#include <nng/protocol/pubsub0/sub.h>
-#include <nng/protocol/reqrep0/rep.h>
-#include <nng/protocol/reqrep0/req.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "arena.h"
+#include "buf.h"
+#include "control.h"
 #include "log.h"
 
 enum {
-    BUS_TURN_MAX = 64, /* messages taken from one socket in one turn: others must not starve */
-    REDIAL_MIN_MS = 20,
-    REDIAL_MAX_MS = 60,
+    FRAME_HEAD = 4,
+    READ_BYTES = 128 << 10, /* taken from one connection in one turn: others must not starve */
+    ACCEPTS_A_TURN = 16,
+    BACKLOG = 64,
+    REDIAL_MIN_USEC = 20 * 1000,
+    REDIAL_MAX_USEC = 60 * 1000,
     BODY_CASES = 128,
-    CALLER_CACHE = 64,
-    HEADER_MAX = 16, /* pipe id and request id; our callers add no more hops */
+    CALLS_OPEN_MAX =
+        2 * BUS_WINDOW_MAX, /* of one caller: more are not read until some are answered */
+    GIVEN_UP_BYTES_MAX = 1 << 20,
+    ANNOUNCE_BYTES_MAX =
+        1 << 20, /* a subscriber that does not read is cut off, and asks anew when it is back */
 };
 
-/* What is known of a connection into our service socket. */
+/* One connection, of any kind: bytes in, frames out. */
+struct stream {
+    struct bus *bus;
+    int fd; /* -1: none */
+    sd_event_source *source;
+    uint32_t events;
+    struct buf in, out;
+};
+
+/* A dialled connection: that of a peer, or of a subscription. */
+struct line {
+    struct stream stream;
+    char *path;
+    sd_event_source *redial_timer;
+    int (*on_up)(struct line *line);
+    void (*on_frame)(struct line *line, struct span frame);
+    void (*on_down)(struct line *line);
+};
+
+struct bus_request {
+    struct bus_peer *peer;
+    TAILQ_ENTRY(bus_request) link; /* in the order of making */
+    uint64_t id, deadline;         /* CLOCK_MONOTONIC, or BUS_FOREVER */
+    char *frame;
+    size_t frame_len;
+    bus_answer_fn *on_answer;
+    void *userdata;
+};
+TAILQ_HEAD(request_list, bus_request);
+
+struct bus_peer {
+    struct line line; /* first: a line is cast back */
+    char *role;
+    struct request_list requests;
+    unsigned outstanding;
+    size_t open_bytes; /* the frames of its requests */
+    bool was_full;
+    void (*on_room)(void *userdata);
+    void *room_userdata;
+};
+
+struct bus_subscription {
+    struct line line; /* first */
+    bus_announce_fn *fn;
+    void *userdata;
+};
+
+/* A connection into our service socket, or (is_subscriber) into the announcing one. */
 struct caller {
-    uint32_t pipe;
-    uint64_t peer; /* 0: unused */
+    struct stream stream; /* first */
+    TAILQ_ENTRY(caller) link;
+    bool is_subscriber;
+    uint64_t number, peer;        /* PEER_* */
+    TAILQ_HEAD(, bus_call) calls; /* that are not answered yet */
+    unsigned open_calls;
+};
+TAILQ_HEAD(caller_list, caller);
+
+struct bus_call {
+    struct bus *bus;
+    struct caller *caller; /* NULL: it hung up */
+    TAILQ_ENTRY(bus_call) link;
+    uint64_t id, generation, peer, connection;
+    bool consumed, kept;
+    char name[32];
 };
 
 struct bus {
@@ -53,90 +116,25 @@ struct bus {
     bus_who_fn *who;
     void *who_userdata;
     struct arena *arena;
-    uint64_t next_id;
+    char *read_buffer;
+    uint64_t next_id, next_connection;
     struct bus_counters counters;
 
-    nng_socket service, announcer;
-    bool listening;
-    sd_event_source *service_source;
+    int service_fd, announcer_fd;
+    sd_event_source *service_source, *announcer_source;
     const struct bus_handler *handlers[BODY_CASES];
     void *handlers_userdata;
-    struct caller callers[CALLER_CACHE];
-    unsigned caller_next;
-    struct bus_call *free_calls;
+    struct caller_list callers;
+    TAILQ_HEAD(, bus_call) free_calls;
 
-    int wake_fd; /* nng's threads tell of connections that came or went */
-    sd_event_source *wake_source, *deadline_source;
+    sd_event_source *deadline_source;
     uint64_t deadline_armed;
-
     struct bus_peer **peers;
     size_t peer_count, peer_capacity;
     struct bus_subscription **subscriptions;
     size_t subscription_count, subscription_capacity;
     struct log_limit refused_limit;
 };
-
-struct bus_request {
-    struct bus_peer *peer;
-    struct bus_request *prev, *next; /* in the order of making */
-    uint64_t id, deadline;           /* CLOCK_MONOTONIC, or BUS_FOREVER */
-    nng_msg *packed;                 /* without header */
-    bus_answer_fn *on_answer;
-    void *userdata;
-};
-
-/* A dialled socket: that of a peer, or of a subscription. */
-struct line {
-    struct bus *bus;
-    char *url;
-    nng_socket socket;
-    bool open, up;
-    sd_event_source *source;
-    atomic_uint added, removed; /* counted by nng's threads */
-};
-
-struct bus_peer {
-    struct bus *bus;
-    char *role;
-    struct line line;
-    struct bus_request *first, *last;
-    unsigned outstanding;
-    bool was_full;
-    void (*on_room)(void *userdata);
-    void *room_userdata;
-};
-
-struct bus_subscription {
-    struct bus *bus;
-    struct line line;
-    bus_announce_fn *fn;
-    void *userdata;
-};
-
-struct bus_call {
-    struct bus *bus;
-    struct bus_call *next_free;
-    uint64_t id, generation, peer;
-    uint32_t pipe;
-    bool consumed, kept;
-    size_t header_len;
-    uint8_t header[HEADER_MAX];
-    char caller[32];
-};
-
-/*
- * Stands in front of libc's for the whole process, and so for nng. When the other end is gone before the handshake (it was
- * killed just then), nng 1.5 gets EPIPE from its first send, makes NNG_ECLOSED of it, and takes that for its own listener or
- * dialer having been closed: it never accepts or dials again. After ECONNRESET it goes on.
- */
-ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
-{
-    ssize_t n = syscall(SYS_sendmsg, fd, message, flags);
-
-    if (n < 0 && errno == EPIPE)
-        errno = ECONNRESET;
-    return n;
-}
 
 static uint64_t monotonic_usec(void)
 {
@@ -146,190 +144,270 @@ static uint64_t monotonic_usec(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* nng's error numbers end here. */
-static int bus_error(int r)
+/* Better dead than deaf. */
+static int or_exit(int r, sd_event_source *source)
 {
-    static const struct {
-        int nng, error;
-    } map[] = {
-        { NNG_ENOMEM, ENOMEM },
-        { NNG_EINVAL, EINVAL },
-        { NNG_EADDRINUSE, EADDRINUSE },
-        { NNG_EPERM, EPERM },
-        { NNG_EMSGSIZE, EMSGSIZE },
-        { NNG_EAGAIN, EAGAIN },
-        { NNG_ECLOSED, EBADF },
-        { NNG_ENOENT, ENOENT },
-        { NNG_EADDRINVAL, EINVAL },
-        { NNG_ENOFILES, EMFILE },
-        { NNG_ECONNREFUSED, ECONNREFUSED },
-    };
-
-    if (r & NNG_ESYSERR)
-        return -(r & ~NNG_ESYSERR);
-    for (size_t i = 0; i < ELEMENTSOF(map); i++)
-        if (map[i].nng == r)
-            return -map[i].error;
-    return -EIO;
-}
-
-static int socket_tune(nng_socket socket, int buffer)
-{
-    int r;
-
-    r = nng_socket_set_size(socket, NNG_OPT_RECVMAXSZ, BUS_MESSAGE_BYTES_MAX + 4096);
-    if (r == 0 && buffer > 0)
-        r = nng_socket_set_int(socket, NNG_OPT_SENDBUF, buffer);
-    if (r == 0 && buffer > 0)
-        r = nng_socket_set_int(socket, NNG_OPT_RECVBUF, buffer);
-    return r;
-}
-
-static int add_readable(struct bus *bus, nng_socket socket, sd_event_io_handler_t fn,
-                        void *userdata, sd_event_source **ret)
-{
-    int fd, r;
-
-    r = nng_socket_get_int(socket, NNG_OPT_RECVFD, &fd);
-    if (r != 0)
-        return bus_error(r);
-    r = sd_event_add_io(bus->event, ret, fd, EPOLLIN, fn, userdata);
-    if (r < 0)
-        return r;
-    r = sd_event_source_set_exit_on_failure(*ret, true);
+    if (r >= 0)
+        r = sd_event_source_set_exit_on_failure(source, true);
     return r < 0 ? r : 0;
 }
 
-/* ---- packing ---- */
-
-static int pack(const Bus__Envelope *envelope, nng_msg **ret)
+static int address_of(const char *path, struct sockaddr_un *ret)
 {
-    size_t size = bus__envelope__get_packed_size(envelope);
-    nng_msg *msg = NULL;
-    int r;
-
-    if (size > BUS_MESSAGE_BYTES_MAX)
-        return -EMSGSIZE;
-    r = nng_msg_alloc(&msg, size);
-    if (r != 0)
-        return bus_error(r);
-    bus__envelope__pack(envelope, nng_msg_body(msg));
-    *ret = msg;
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (strlen(path) >= sizeof(ret->sun_path))
+        return -ENAMETOOLONG;
+    strcpy(ret->sun_path, path);
     return 0;
 }
 
-static Bus__Envelope *unpack(struct bus *bus, nng_msg *msg)
+/* ---- frames ---- */
+
+static int frame_pack(const Bus__Envelope *envelope, struct buf *out)
 {
-    return bus__envelope__unpack(arena_allocator(bus->arena), nng_msg_len(msg), nng_msg_body(msg));
+    size_t size = bus__envelope__get_packed_size(envelope);
+
+    if (size > BUS_MESSAGE_BYTES_MAX)
+        return -EMSGSIZE;
+    buf_append_be32(out, (uint32_t)size);
+    bus__envelope__pack(envelope, buf_reserve(out, size));
+    buf_commit(out, size);
+    return 0;
+}
+
+/* The first whole frame, without its head. */
+enum { FRAME_E_PARTIAL = 1 };
+static int frame_next(struct span *bytes, struct span *ret_frame)
+{
+    uint32_t len;
+
+    if (bytes->len < FRAME_HEAD)
+        return FRAME_E_PARTIAL;
+    memcpy(&len, bytes->at, sizeof(len));
+    len = ntohl(len);
+    if (len > BUS_MESSAGE_BYTES_MAX)
+        return -EBADMSG;
+    if (bytes->len < FRAME_HEAD + len)
+        return FRAME_E_PARTIAL;
+    *ret_frame = span_of(bytes->at + FRAME_HEAD, len);
+    *bytes = span_of(bytes->at + FRAME_HEAD + len, bytes->len - FRAME_HEAD - len);
+    return 0;
+}
+
+static Bus__Envelope *unpack(struct bus *bus, struct span frame)
+{
+    return bus__envelope__unpack(arena_allocator(bus->arena), frame.len, (const uint8_t *)frame.at);
+}
+
+/* ---- streams ---- */
+
+static void stream_close(struct stream *stream)
+{
+    stream->source = sd_event_source_disable_unref(stream->source);
+    stream->fd = close_fd(stream->fd);
+    buf_done(&stream->in);
+    buf_done(&stream->out);
+}
+
+static void stream_watch(struct stream *stream, uint32_t events)
+{
+    if (stream->fd < 0 || stream->events == events)
+        return;
+    stream->events = events;
+    sd_event_source_set_io_events(stream->source, events);
+}
+
+static int stream_open_take(struct stream *stream, struct bus *bus, int fd,
+                            sd_event_io_handler_t fn, void *userdata)
+{
+    int r;
+
+    stream->bus = bus;
+    stream->fd = fd;
+    stream->events = EPOLLIN;
+    r = sd_event_add_io(bus->event, &stream->source, fd, EPOLLIN, fn, userdata);
+    return or_exit(r, stream->source);
+}
+
+/* Writes what it can. A broken connection shows when it is read: nobody is told of it in the middle of something else. */
+static void stream_flush(struct stream *stream)
+{
+    while (buf_len(&stream->out) > 0) {
+        struct span rest = buf_span(&stream->out);
+        ssize_t n = send(stream->fd, rest.at, rest.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n <= 0)
+            break;
+        stream->bus->counters.bytes_sent += (uint64_t)n;
+        buf_eat(&stream->out, (size_t)n);
+    }
+    buf_trim(&stream->out);
+    stream_watch(stream, (stream->events & EPOLLIN) | (buf_len(&stream->out) > 0 ? EPOLLOUT : 0));
+}
+
+/* A frame that is kept elsewhere: copied only as far as the socket does not take it now. */
+static void stream_send(struct stream *stream, const char *frame, size_t len)
+{
+    ssize_t n = 0;
+
+    if (buf_len(&stream->out) == 0) {
+        n = send(stream->fd, frame, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        n = n < 0 ? 0 : n;
+        stream->bus->counters.bytes_sent += (uint64_t)n;
+    }
+    if ((size_t)n < len)
+        buf_append(&stream->out, frame + n, len - (size_t)n);
+    stream_watch(stream, (stream->events & EPOLLIN) | (buf_len(&stream->out) > 0 ? EPOLLOUT : 0));
+}
+
+/* One read. What is there now, with what was left before, is borrowed until stream_keep(). */
+static int stream_read(struct stream *stream, struct span *ret_bytes)
+{
+    struct bus *bus = stream->bus;
+    ssize_t n;
+
+    if (buf_len(&stream->in) > 0) {
+        n = recv(stream->fd, buf_reserve(&stream->in, READ_BYTES), READ_BYTES, MSG_DONTWAIT);
+        if (n > 0)
+            buf_commit(&stream->in, (size_t)n);
+        *ret_bytes = buf_span(&stream->in);
+    } else {
+        n = recv(stream->fd, bus->read_buffer, READ_BYTES, MSG_DONTWAIT);
+        *ret_bytes = span_of(bus->read_buffer, n > 0 ? (size_t)n : 0);
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return -EAGAIN;
+    if (n <= 0)
+        return n < 0 ? -errno : -ECONNRESET;
+    bus->counters.bytes_received += (uint64_t)n;
+    return 0;
+}
+
+/* @rest is what no frame took. */
+static void stream_keep(struct stream *stream, struct span rest)
+{
+    if (buf_len(&stream->in) > 0)
+        buf_eat(&stream->in, buf_len(&stream->in) - rest.len);
+    else
+        buf_append_span(&stream->in, rest);
+    buf_trim(&stream->in);
 }
 
 /* ---- dialled lines ---- */
 
-static void bus_wake(struct bus *bus)
-{
-    uint64_t one = 1;
-    ssize_t n = write(bus->wake_fd, &one, sizeof(one));
+static int line_on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata);
 
-    (void)n; /* the counter is full: it is readable, which is all that matters */
+static bool line_is_up(const struct line *line)
+{
+    return line->stream.fd >= 0;
 }
 
-/* In a thread of nng. */
-static void line_on_pipe(nng_pipe pipe, nng_pipe_ev event, void *userdata)
+static int line_redial_later(struct line *line)
+{
+    uint64_t now = monotonic_usec();
+    int r;
+
+    r = sd_event_source_set_time(line->redial_timer,
+                                 now + REDIAL_MIN_USEC + now % (REDIAL_MAX_USEC - REDIAL_MIN_USEC));
+    if (r >= 0)
+        r = sd_event_source_set_enabled(line->redial_timer, SD_EVENT_ONESHOT);
+    return r < 0 ? r : 0;
+}
+
+static int line_dial(struct line *line)
+{
+    struct sockaddr_un address;
+    int fd, r;
+
+    r = address_of(line->path, &address);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        close_fd(fd);
+        return line_redial_later(line); /* nobody there yet, or a full backlog */
+    }
+    r = stream_open_take(&line->stream, line->stream.bus, fd, line_on_io, line);
+    return r < 0 ? r : line->on_up(line);
+}
+
+static int line_on_redial(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct line *line = userdata;
 
-    atomic_fetch_add(event == NNG_PIPE_EV_ADD_POST ? &line->added : &line->removed, 1);
-    bus_wake(line->bus);
-}
-
-static void line_close(struct line *line)
-{
-    line->source = sd_event_source_disable_unref(line->source);
-    if (line->open) {
-        nng_pipe_notify(line->socket, NNG_PIPE_EV_ADD_POST, NULL, NULL);
-        nng_pipe_notify(line->socket, NNG_PIPE_EV_REM_POST, NULL, NULL);
-        nng_close(line->socket);
+    if (line_is_up(line)) {
+        stream_close(&line->stream);
+        line->on_down(line);
     }
-    line->open = line->up = false;
+    return line_dial(line);
 }
 
-static int line_open(struct line *line, bool subscriber, sd_event_io_handler_t on_readable,
-                     void *userdata)
+/* From the loop: whoever finds that it is time is in the middle of something. */
+static int line_dial_soon(struct line *line)
 {
-    nng_dialer dialer;
     int r;
 
-    atomic_store(&line->added, 0);
-    atomic_store(&line->removed, 0);
-    r = subscriber ? nng_sub0_open(&line->socket) : nng_req0_open_raw(&line->socket);
-    if (r != 0)
-        return bus_error(r);
-    line->open = true;
-    r = socket_tune(line->socket, subscriber ? 0 : BUS_WINDOW_MAX * 2);
-    if (r == 0 && subscriber)
-        r = nng_socket_set(line->socket, NNG_OPT_SUB_SUBSCRIBE, "", 0);
-    if (r == 0)
-        r = nng_pipe_notify(line->socket, NNG_PIPE_EV_ADD_POST, line_on_pipe, line);
-    if (r == 0)
-        r = nng_pipe_notify(line->socket, NNG_PIPE_EV_REM_POST, line_on_pipe, line);
-    if (r == 0)
-        r = nng_dialer_create(&dialer, line->socket, line->url);
-    if (r == 0)
-        r = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MIN_MS);
-    if (r == 0)
-        r = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MAX_MS);
-    if (r == 0)
-        r = nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
-    if (r != 0)
-        return bus_error(r);
-    return add_readable(line->bus, line->socket, on_readable, userdata, &line->source);
+    r = sd_event_source_set_time(line->redial_timer, 0);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(line->redial_timer, SD_EVENT_ONESHOT);
+    return r < 0 ? r : 0;
+}
+
+static int line_on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct line *line = userdata;
+    struct span bytes = {}, frame;
+    int r, f = FRAME_E_PARTIAL;
+
+    if (revents & EPOLLOUT)
+        stream_flush(&line->stream);
+    if (!(revents & ~(uint32_t)EPOLLOUT))
+        return 0;
+    r = stream_read(&line->stream, &bytes);
+    if (r == -EAGAIN)
+        return 0;
+    while (r == 0 && (f = frame_next(&bytes, &frame)) == 0)
+        line->on_frame(line, frame);
+    if (r == 0 && f == FRAME_E_PARTIAL) {
+        stream_keep(&line->stream, bytes);
+        return 0;
+    }
+    stream_close(&line->stream);
+    line->on_down(line);
+    return line_redial_later(line);
+}
+
+static int line_init(struct line *line, struct bus *bus, const char *role, const char *suffix)
+{
+    int r;
+
+    line->stream = (struct stream){ .bus = bus, .fd = -1 };
+    line->path = xasprintf("%s/%s%s.ipc", bus->dir, role, suffix);
+    r = sd_event_add_time(bus->event, &line->redial_timer, CLOCK_MONOTONIC, UINT64_MAX, 1000,
+                          line_on_redial, line);
+    r = or_exit(r, line->redial_timer);
+    return r < 0 ? r : line_dial_soon(line);
+}
+
+static void line_done(struct line *line)
+{
+    stream_close(&line->stream);
+    line->redial_timer = sd_event_source_disable_unref(line->redial_timer);
+    free(line->path);
 }
 
 /* ---- requests ---- */
 
-static void request_unlink(struct bus_request *request)
-{
-    struct bus_peer *peer = request->peer;
-
-    *(request->prev ? &request->prev->next : &peer->first) = request->next;
-    *(request->next ? &request->next->prev : &peer->last) = request->prev;
-    peer->outstanding--;
-}
-
 static struct bus_request *request_free(struct bus_request *request)
 {
-    request_unlink(request);
-    nng_msg_free(request->packed);
+    TAILQ_REMOVE(&request->peer->requests, request, link);
+    request->peer->outstanding--;
+    request->peer->open_bytes -= request->frame_len;
+    free(request->frame);
     free(request);
     return NULL;
-}
-
-struct bus_request *bus_request_cancel(struct bus_request *request)
-{
-    if (!request)
-        return NULL;
-    if (request->peer->was_full)
-        bus_wake(request->peer->bus); /* who cancels does not expect to be called from in here */
-    return request_free(request);
-}
-
-static int request_send(struct bus_request *request)
-{
-    nng_msg *msg = NULL;
-    int r;
-
-    r = nng_msg_dup(&msg, request->packed);
-    if (r != 0)
-        return bus_error(r);
-    r = nng_msg_header_append_u32(msg, 0x80000000u | (uint32_t)(request->id & 0x7fffffffu));
-    if (r == 0)
-        r = nng_sendmsg(request->peer->line.socket, msg, NNG_FLAG_NONBLOCK);
-    if (r != 0) {
-        nng_msg_free(msg);
-        return bus_error(r);
-    }
-    request->peer->bus->counters.bytes_sent += nng_msg_len(request->packed);
-    return 0;
 }
 
 static void deadline_arm(struct bus *bus, uint64_t deadline)
@@ -339,6 +417,16 @@ static void deadline_arm(struct bus *bus, uint64_t deadline)
     bus->deadline_armed = deadline;
     sd_event_source_set_time(bus->deadline_source, deadline);
     sd_event_source_set_enabled(bus->deadline_source, SD_EVENT_ONESHOT);
+}
+
+struct bus_request *bus_request_cancel(struct bus_request *request)
+{
+    if (!request)
+        return NULL;
+    if (request->peer
+            ->was_full) /* told from the loop: who cancels does not expect to be called from in here */
+        deadline_arm(request->peer->line.stream.bus, 0);
+    return request_free(request);
 }
 
 static void peer_tell_room(struct bus_peer *peer)
@@ -362,145 +450,75 @@ static void request_finish(struct bus_request *request, const Bus__Envelope *ans
     peer_tell_room(peer);
 }
 
+static struct bus_request *peer_find_expired(const struct bus_peer *peer, uint64_t now,
+                                             uint64_t before_id)
+{
+    struct bus_request *request;
+
+    TAILQ_FOREACH(request, &peer->requests, link)
+    if (request->deadline <= now && request->id < before_id)
+        return request;
+    return NULL;
+}
+
 static int bus_on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct bus *bus = userdata;
-    uint64_t now = monotonic_usec(), next = BUS_FOREVER;
+    uint64_t now = monotonic_usec(), next = BUS_FOREVER, before_id = bus->next_id;
+    struct bus_request *request;
 
     bus->deadline_armed = BUS_FOREVER;
     for (size_t i = 0; i < bus->peer_count; i++) {
-        struct bus_peer *peer = bus->peers[i];
-        uint64_t last_id = bus->next_id; /* those made by the callbacks wait for the next round */
-
-    again:
-        for (struct bus_request *request = peer->first; request; request = request->next) {
-            if (request->deadline <= now && request->id < last_id) {
-                request_finish(request, NULL);
-                goto again; /* the callback may have cancelled others */
-            }
-            if (request->deadline < next)
-                next = request->deadline;
-        }
+        /* From the start each time: what is called may cancel others. Those it makes wait for the next round. */
+        while ((request = peer_find_expired(bus->peers[i], now, before_id)))
+            request_finish(request, NULL);
+        peer_tell_room(bus->peers[i]);
+        TAILQ_FOREACH(request, &bus->peers[i]->requests, link)
+        if (request->deadline < next)
+            next = request->deadline;
     }
     deadline_arm(bus, next);
     return 0;
 }
 
-static void peer_take_answer(struct bus_peer *peer, nng_msg *msg)
+static void peer_on_frame(struct line *line, struct span frame)
 {
-    struct bus *bus = peer->bus;
-    Bus__Envelope *answer = unpack(bus, msg);
-    struct bus_request *request;
+    struct bus_peer *peer = (struct bus_peer *)line;
+    struct bus *bus = line->stream.bus;
+    Bus__Envelope *answer = unpack(bus, frame);
+    struct bus_request *request = NULL;
 
     bus->counters.answers_received++;
-    bus->counters.bytes_received += nng_msg_len(msg);
-    if (!answer || answer->status == STATUS_UNSET) {
+    if (!answer || answer->status == STATUS_UNSET)
         log_event(LOG_WARNING, 0, "answer is not an envelope", F_PEER(peer->role),
-                  F_BYTES(nng_msg_len(msg)));
-        return;
-    }
-    for (request = peer->first; request; request = request->next)
-        if (request->id == answer->id)
-            break;
-    if (!request || answer->generation != bus->generation)
-        return; /* answered before, cancelled, or past its deadline */
-    request_finish(request, answer);
+                  F_BYTES(frame.len));
+    else if (answer->generation == bus->generation)
+        TAILQ_FOREACH(request, &peer->requests, link)
+    if (request->id == answer->id)
+        break;
+    if (request) /* else it was cancelled, or its deadline passed */
+        request_finish(request, answer);
+    arena_reset(bus->arena);
 }
 
-static int peer_on_readable(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static int peer_on_up(struct line *line)
 {
-    struct bus_peer *peer = userdata;
+    struct bus_peer *peer = (struct bus_peer *)line;
+    struct bus_request *request;
 
-    for (unsigned n = 0; n < BUS_TURN_MAX && peer->line.open; n++) {
-        nng_msg *msg;
-        int r = nng_recvmsg(peer->line.socket, &msg, NNG_FLAG_NONBLOCK);
-
-        if (r != 0)
-            return r == NNG_EAGAIN ? 0 : bus_error(r);
-        peer_take_answer(peer, msg);
-        nng_msg_free(msg);
-        arena_reset(peer->bus->arena);
+    TAILQ_FOREACH(request, &peer->requests, link)
+    {
+        stream_send(&line->stream, request->frame, request->frame_len);
+        line->stream.bus->counters.resent++;
     }
     return 0;
 }
 
-static int peer_came_up(struct bus_peer *peer)
+static void peer_on_down(struct line *line)
 {
-    peer->line.up = true;
-    log_event(LOG_DEBUG, 0, "peer up", F_PEER(peer->role), F_COUNT(peer->outstanding));
-    for (struct bus_request *request = peer->first; request; request = request->next) {
-        int r = request_send(request);
+    const struct bus_peer *peer = (struct bus_peer *)line;
 
-        if (r == -EAGAIN) /* gone again already: wait for the next time */
-            return 0;
-        if (r < 0)
-            return r;
-        peer->bus->counters.resent++;
-    }
-    return 0;
-}
-
-static int peer_went_down(struct bus_peer *peer)
-{
-    if (peer->line.up)
-        log_event(LOG_INFO, 0, "peer is away", F_PEER(peer->role), F_COUNT(peer->outstanding));
-    line_close(&peer->line);
-    return line_open(&peer->line, false, peer_on_readable, peer);
-}
-
-static int subscription_on_readable(sd_event_source *source, int fd, uint32_t revents,
-                                    void *userdata)
-{
-    struct bus_subscription *subscription = userdata;
-    struct bus *bus = subscription->bus;
-
-    for (unsigned n = 0; n < BUS_TURN_MAX; n++) {
-        Bus__Envelope *in;
-        nng_msg *msg;
-        int r = nng_recvmsg(subscription->line.socket, &msg, NNG_FLAG_NONBLOCK);
-
-        if (r != 0)
-            return r == NNG_EAGAIN ? 0 : bus_error(r);
-        in = unpack(bus, msg);
-        if (in)
-            subscription->fn(in, subscription->userdata);
-        nng_msg_free(msg);
-        arena_reset(bus->arena);
-    }
-    return 0;
-}
-
-/* Connections came or went, or requests were cancelled; of whom is not told: look at each. */
-static int bus_on_wake(sd_event_source *source, int fd, uint32_t revents, void *userdata)
-{
-    struct bus *bus = userdata;
-    uint64_t count;
-    int r;
-
-    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-        return -errno;
-    for (size_t i = 0; i < bus->peer_count; i++) {
-        struct line *line = &bus->peers[i]->line;
-
-        if (atomic_load(&line->removed) > 0)
-            r = peer_went_down(bus->peers[i]);
-        else if (!line->up && atomic_load(&line->added) > 0)
-            r = peer_came_up(bus->peers[i]);
-        else
-            continue;
-        if (r < 0)
-            return r;
-    }
-    for (size_t i = 0; i < bus->subscription_count; i++) {
-        struct bus_subscription *subscription = bus->subscriptions[i];
-        unsigned added = atomic_exchange(&subscription->line.added, 0);
-
-        if (added > 0)
-            subscription->fn(NULL, subscription->userdata);
-    }
-    for (size_t i = 0; i < bus->peer_count; i++)
-        peer_tell_room(bus->peers[i]);
-    return 0;
+    log_event(LOG_INFO, 0, "peer is away", F_PEER(peer->role), F_COUNT(peer->outstanding));
 }
 
 struct bus_peer *bus_peer(struct bus *bus, const char *role)
@@ -513,23 +531,24 @@ struct bus_peer *bus_peer(struct bus *bus, const char *role)
             return bus->peers[i];
 
     peer = xnew(struct bus_peer);
-    peer->bus = bus;
     peer->role = xstrdup(role);
-    peer->line.bus = bus;
-    peer->line.url = xasprintf("ipc://%s/%s.ipc", bus->dir, role);
+    TAILQ_INIT(&peer->requests);
+    peer->line.on_up = peer_on_up;
+    peer->line.on_frame = peer_on_frame;
+    peer->line.on_down = peer_on_down;
     xgrow(bus->peers, bus->peer_count, bus->peer_capacity);
     bus->peers[bus->peer_count++] = peer;
-    r = line_open(&peer->line, false, peer_on_readable, peer);
+    r = line_init(&peer->line, bus, role, "");
     if (r < 0) {
-        log_event(LOG_ERR, r, "cannot dial", F_PEER(role), F_PATH(peer->line.url));
-        abort(); /* out of descriptors or memory: a restart is the cure */
+        log_event(LOG_ERR, r, "cannot dial", F_PEER(role), F_PATH(peer->line.path));
+        abort(); /* out of memory: a restart is the cure */
     }
     return peer;
 }
 
 bool bus_peer_is_up(const struct bus_peer *peer)
 {
-    return peer->line.up;
+    return line_is_up(&peer->line);
 }
 
 unsigned bus_peer_outstanding(const struct bus_peer *peer)
@@ -546,9 +565,9 @@ void bus_peer_on_room(struct bus_peer *peer, void (*fn)(void *userdata), void *u
 int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadline_usec,
                 bus_answer_fn *on_answer, void *userdata, struct bus_request **ret_request)
 {
-    struct bus *bus = peer->bus;
+    struct bus *bus = peer->line.stream.bus;
     struct bus_request *request;
-    nng_msg *packed = NULL;
+    struct buf frame = {};
     int r;
 
     if (peer->outstanding >= BUS_WINDOW_MAX) {
@@ -560,67 +579,79 @@ int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadlin
     envelope->caller = bus->role;
     envelope->generation = bus->generation;
     envelope->deadline_usec = deadline_usec == BUS_FOREVER ? 0 : deadline_usec;
-    r = pack(envelope, &packed);
+    r = frame_pack(envelope, &frame);
     if (r < 0)
         return r;
 
     request = xnew(struct bus_request);
-    *request = (struct bus_request){
-        .peer = peer,
-        .prev = peer->last,
-        .id = bus->next_id++,
-        .deadline = deadline_usec == BUS_FOREVER ? BUS_FOREVER : monotonic_usec() + deadline_usec,
-        .packed = packed,
-        .on_answer = on_answer,
-        .userdata = userdata,
-    };
-    *(peer->last ? &peer->last->next : &peer->first) = request;
-    peer->last = request;
+    request->peer = peer;
+    request->id = bus->next_id++;
+    request->deadline =
+        deadline_usec == BUS_FOREVER ? BUS_FOREVER : monotonic_usec() + deadline_usec;
+    request->frame = frame.data; /* the buffer was empty: it begins at its beginning */
+    request->frame_len = buf_len(&frame);
+    request->on_answer = on_answer;
+    request->userdata = userdata;
+    TAILQ_INSERT_TAIL(&peer->requests, request, link);
     peer->outstanding++;
     bus->counters.requests_sent++;
-    if (peer->line.up) {
-        r = request_send(request);
-        /* Its queue is full of requests that nobody waits for any more: the peer does not read.
-         * A new line begins with what is still open. */
-        if (r == -EAGAIN)
-            r = peer_went_down(peer);
-        if (r < 0) {
-            request_free(request);
-            return r;
-        }
-    }
+    peer->open_bytes += request->frame_len;
+    if (line_is_up(&peer->line))
+        stream_send(&peer->line.stream, request->frame, request->frame_len);
+    /* It does not read, and what waits for it is mostly what nobody waits for any more: a new line begins with what is
+     * still open. */
+    if (buf_len(&peer->line.stream.out) > peer->open_bytes + GIVEN_UP_BYTES_MAX)
+        r = line_dial_soon(&peer->line);
     deadline_arm(bus, request->deadline);
     if (ret_request)
         *ret_request = request;
-    return 0;
+    return r;
 }
 
 /* ---- serving ---- */
 
-static struct bus_call *call_new(struct bus *bus)
+static struct bus_call *call_new(struct caller *caller, const Bus__Envelope *in)
 {
-    struct bus_call *call = bus->free_calls;
+    struct bus *bus = caller->stream.bus;
+    struct bus_call *call = TAILQ_FIRST(&bus->free_calls);
 
     if (call)
-        bus->free_calls = call->next_free;
+        TAILQ_REMOVE(&bus->free_calls, call, link);
     else
         call = xnew(struct bus_call);
-    memset(call, 0, sizeof(*call));
-    call->bus = bus;
+    *call = (struct bus_call){
+        .bus = bus,
+        .caller = caller,
+        .id = in->id,
+        .generation = in->generation,
+        .peer = caller->peer,
+        .connection = caller->number,
+    };
+    snprintf(call->name, sizeof(call->name), "%s", in->caller);
+    TAILQ_INSERT_TAIL(&caller->calls, call, link);
+    caller->open_calls++;
     return call;
 }
 
 static void call_release(struct bus_call *call)
 {
-    call->next_free = call->bus->free_calls;
-    call->bus->free_calls = call;
+    TAILQ_INSERT_HEAD(&call->bus->free_calls, call, link);
 }
 
 /* A kept call is its keeper's and goes at once; one that is answered inside its handler goes after the handler. */
 static void call_consume(struct bus_call *call)
 {
+    struct caller *caller = call->caller;
+
     assert(!call->consumed);
     call->consumed = true;
+    if (caller) {
+        TAILQ_REMOVE(&caller->calls, call, link);
+        caller->open_calls--;
+        call->caller = NULL;
+        if (caller->open_calls < CALLS_OPEN_MAX)
+            stream_watch(&caller->stream, caller->stream.events | EPOLLIN);
+    }
     if (call->kept)
         call_release(call);
 }
@@ -651,7 +682,7 @@ uint64_t bus_call_generation(const struct bus_call *call)
 
 const char *bus_call_caller(const struct bus_call *call)
 {
-    return call->caller;
+    return call->name;
 }
 
 uint64_t bus_call_id(const struct bus_call *call)
@@ -661,13 +692,12 @@ uint64_t bus_call_id(const struct bus_call *call)
 
 uint64_t bus_call_connection(const struct bus_call *call)
 {
-    return call->pipe;
+    return call->connection;
 }
 
 int bus_answer_with(struct bus_call *call, Bus__Envelope *answer)
 {
     struct bus *bus = call->bus;
-    nng_msg *msg = NULL;
     int r;
 
     answer->protocol = BUS_PROTOCOL;
@@ -676,25 +706,20 @@ int bus_answer_with(struct bus_call *call, Bus__Envelope *answer)
     answer->generation = call->generation;
     if (answer->status == STATUS_UNSET)
         answer->status = STATUS_DONE;
-    r = pack(answer, &msg);
-    if (r == -EMSGSIZE) {
-        log_event(LOG_ERR, r, "answer is too large for the bus", F_PEER(call->caller));
-        return bus_answer_error(call, STATUS_FAILED, "the answer is larger than %d bytes",
-                                BUS_MESSAGE_BYTES_MAX);
+    if (call->caller) { /* else it hung up, and will ask again if it wants to know */
+        struct stream *stream = &call->caller->stream;
+        bool idle = buf_len(&stream->out) == 0;
+
+        r = frame_pack(answer, &stream->out);
+        if (r < 0) {
+            log_event(LOG_ERR, r, "answer is too large for the bus", F_PEER(call->name));
+            return bus_answer_error(call, STATUS_FAILED, "the answer is larger than %d bytes",
+                                    BUS_MESSAGE_BYTES_MAX);
+        }
+        if (idle)
+            stream_flush(stream);
     }
-    if (r < 0)
-        return r;
     bus->counters.answers_sent++;
-    bus->counters.bytes_sent += nng_msg_len(msg);
-    r = nng_msg_header_append(msg, call->header, call->header_len);
-    if (r == 0)
-        r = nng_sendmsg(bus->service, msg, NNG_FLAG_NONBLOCK);
-    if (r != 0) {
-        nng_msg_free(msg);
-        /* Cannot be: all windows together are smaller than the buffer. The caller would wait for ever. */
-        log_event(LOG_ERR, bus_error(r), "cannot answer", F_PEER(call->caller));
-        return bus_error(r);
-    }
     call_consume(call);
     return 0;
 }
@@ -721,30 +746,36 @@ int bus_answer_error(struct bus_call *call, Bus__Status status, const char *form
     return bus_answer_with(call, &answer);
 }
 
-/* Who is at the other end, by the kernel's word. 0: nobody who may be here. */
-static uint64_t caller_identify(struct bus *bus, nng_pipe pipe)
+static void caller_free(struct caller *caller)
 {
-    uint32_t id = (uint32_t)nng_pipe_id(pipe);
-    uint64_t pid = 0, uid = UINT32_MAX, peer;
+    struct bus_call *call;
 
-    for (unsigned i = 0; i < CALLER_CACHE; i++)
-        if (bus->callers[i].pipe == id && bus->callers[i].peer != 0)
-            return bus->callers[i].peer;
-    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_PID, &pid) != 0 ||
-        nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) != 0)
-        return 0; /* gone meanwhile */
-    peer = bus->who((int64_t)pid, (uint32_t)uid, bus->who_userdata);
-    if (peer == 0) {
-        unsigned suppressed;
-
-        bus->counters.refused++;
-        if (log_limit_pass(&bus->refused_limit, 10000000, &suppressed))
-            log_event(LOG_WARNING, 0, "stranger on the bus refused", F_PID(pid), F_UID(uid),
-                      F_COUNT(suppressed));
-        return 0;
+    while ((call = TAILQ_FIRST(&caller->calls))) { /* whoever keeps them answers nobody */
+        TAILQ_REMOVE(&caller->calls, call, link);
+        call->caller = NULL;
     }
-    bus->callers[bus->caller_next++ % CALLER_CACHE] = (struct caller){ id, peer };
-    return peer;
+    TAILQ_REMOVE(&caller->stream.bus->callers, caller, link);
+    stream_close(&caller->stream);
+    free(caller);
+}
+
+/* Who is at the other end, by the kernel's word. 0: nobody who may be here. */
+static uint64_t caller_identify(struct bus *bus, int fd)
+{
+    unsigned suppressed;
+    uint64_t peer = 0;
+    pid_t pid = 0;
+    uid_t uid = UINT32_MAX;
+
+    if (control_peer(fd, &pid, &uid) >= 0)
+        peer = bus->who(pid, uid, bus->who_userdata);
+    if (peer != 0)
+        return peer;
+    bus->counters.refused++;
+    if (log_limit_pass(&bus->refused_limit, 10000000, &suppressed))
+        log_event(LOG_WARNING, 0, "stranger on the bus refused", F_PID(pid), F_UID(uid),
+                  F_COUNT(suppressed));
+    return 0;
 }
 
 static int call_dispatch(struct bus *bus, struct bus_call *call, const Bus__Envelope *in)
@@ -758,85 +789,153 @@ static int call_dispatch(struct bus *bus, struct bus_call *call, const Bus__Enve
                                 bus->role, (unsigned)in->body_case);
     if (!(handler->peers & call->peer)) {
         bus->counters.refused++;
-        log_event(LOG_WARNING, 0, "peer asked what it may not", F_PEER(call->caller),
+        log_event(LOG_WARNING, 0, "peer asked what it may not", F_PEER(call->name),
                   F_STATUS(in->body_case));
         return bus_answer_error(call, STATUS_REFUSED, "%s: this peer may not ask that", bus->role);
     }
     return handler->fn(call, in, bus->handlers_userdata);
 }
 
-static int bus_dispatch_take(struct bus *bus, nng_msg *msg)
+/* -EBADMSG: it speaks another language, and goes. Other errors end the process. */
+static int bus_dispatch(struct caller *caller, struct span frame)
 {
-    nng_pipe pipe = nng_msg_get_pipe(msg);
-    uint64_t peer = caller_identify(bus, pipe);
+    struct bus *bus = caller->stream.bus;
+    Bus__Envelope *in = unpack(bus, frame);
     struct bus_call *call;
-    Bus__Envelope *in;
     int r;
 
-    if (peer == 0) {
-        nng_pipe_close(pipe);
-        nng_msg_free(msg);
-        return 0;
+    if (!in) {
+        log_event(LOG_WARNING, 0, "request is not an envelope", F_BYTES(frame.len));
+        return -EBADMSG;
     }
     bus->counters.requests_received++;
-    bus->counters.bytes_received += nng_msg_len(msg);
-    in = unpack(bus, msg);
-    if (!in || nng_msg_header_len(msg) > HEADER_MAX) {
-        log_event(LOG_WARNING, 0, "request is not an envelope", F_BYTES(nng_msg_len(msg)));
-        nng_pipe_close(pipe); /* its caller speaks another language; the others go on */
-        nng_msg_free(msg);
-        arena_reset(bus->arena);
-        return 0;
-    }
-    call = call_new(bus);
-    call->id = in->id;
-    call->generation = in->generation;
-    call->peer = peer;
-    call->pipe = (uint32_t)nng_pipe_id(pipe);
-    call->header_len = nng_msg_header_len(msg);
-    memcpy(call->header, nng_msg_header(msg), call->header_len);
-    snprintf(call->caller, sizeof(call->caller), "%s", in->caller);
+    call = call_new(caller, in);
     r = call_dispatch(bus, call, in);
-    if (r >= 0) {
-        assert(call->consumed || call->kept); /* a caller would wait for ever */
-        if (!call->kept)
-            call_release(call);
-    }
-    nng_msg_free(msg);
     arena_reset(bus->arena);
-    return r < 0 ? r : 0;
+    if (r < 0)
+        return r == -EBADMSG ? -EPROTO : r;
+    assert(call->consumed || call->kept); /* a caller would wait for ever */
+    if (!call->kept)
+        call_release(call);
+    return 0;
 }
 
-static int bus_on_readable(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static int caller_take(struct caller *caller)
+{
+    struct span bytes, frame;
+    int r;
+
+    r = stream_read(&caller->stream, &bytes);
+    if (r == -EAGAIN)
+        return 0;
+    if (r < 0)
+        return -EBADMSG; /* it hung up */
+    while ((r = frame_next(&bytes, &frame)) == 0) {
+        r = bus_dispatch(caller, frame);
+        if (r < 0)
+            return r;
+    }
+    if (r < 0)
+        return r;
+    stream_keep(&caller->stream, bytes);
+    if (caller->open_calls >= CALLS_OPEN_MAX)
+        stream_watch(&caller->stream, caller->stream.events & ~(uint32_t)EPOLLIN);
+    return 0;
+}
+
+static int caller_on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct caller *caller = userdata;
+    int r = 0;
+
+    if (revents & EPOLLOUT)
+        stream_flush(&caller->stream);
+    if (revents & EPOLLIN)
+        r = caller->is_subscriber
+                ? -EBADMSG
+                : caller_take(caller); /* subscribers only listen: this is their end */
+    else if (revents & (EPOLLHUP | EPOLLERR))
+        r = -EBADMSG;
+    if (r == -EBADMSG) {
+        caller_free(caller);
+        return 0;
+    }
+    return r;
+}
+
+static int caller_new_take(struct bus *bus, int fd, bool is_subscriber)
+{
+    uint64_t peer = caller_identify(bus, fd);
+    struct caller *caller;
+
+    if (peer == 0) {
+        close_fd(fd);
+        return 0;
+    }
+    caller = xnew(struct caller);
+    caller->peer = peer;
+    caller->is_subscriber = is_subscriber;
+    caller->number = ++bus->next_connection;
+    TAILQ_INIT(&caller->calls);
+    TAILQ_INSERT_TAIL(&bus->callers, caller, link);
+    return stream_open_take(&caller->stream, bus, fd, caller_on_io, caller);
+}
+
+static int bus_on_accept(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct bus *bus = userdata;
 
-    for (unsigned n = 0; n < BUS_TURN_MAX; n++) {
-        nng_msg *msg;
-        int r = nng_recvmsg(bus->service, &msg, NNG_FLAG_NONBLOCK);
+    for (unsigned n = 0; n < ACCEPTS_A_TURN; n++) {
+        int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 
-        if (r != 0)
-            return r == NNG_EAGAIN ? 0 : bus_error(r);
-        r = bus_dispatch_take(bus, msg);
+        if (peer < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
+            return 0;
+        if (peer < 0)
+            return -errno; /* out of descriptors: a restart is the cure */
+        r = caller_new_take(bus, peer, fd == bus->announcer_fd);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int listen_at(nng_socket socket, const char *dir, const char *role, const char *suffix)
+/* A socket file is left behind by whoever was killed; one that answers belongs to somebody who lives. */
+static int address_take_over(const struct sockaddr_un *address)
 {
-    _cleanup_(freep) char *url = xasprintf("ipc://%s/%s%s.ipc", dir, role, suffix);
-    nng_listener listener;
+    _cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN)
+        return -EADDRINUSE;
+    if (errno != ENOENT && unlink(address->sun_path) < 0 && errno != ENOENT)
+        return -errno;
+    return 0;
+}
+
+static int listen_at(struct bus *bus, const char *suffix, int *ret_fd, sd_event_source **ret_source)
+{
+    _cleanup_(freep) char *path = xasprintf("%s/%s%s.ipc", bus->dir, bus->role, suffix);
+    _cleanup_(closep) int fd = -1;
+    struct sockaddr_un address;
     int r;
 
-    r = nng_listener_create(&listener, socket, url);
-    if (r == 0)
-        r = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS,
-                                 S_IRUSR | S_IWUSR | S_IRGRP | S_IWGRP);
-    if (r == 0)
-        r = nng_listener_start(listener, 0);
-    return r;
+    r = address_of(path, &address);
+    if (r >= 0)
+        r = address_take_over(&address);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        chmod(path, S_IRUSR | S_IWUSR | S_IRGRP | S_IWGRP) < 0 || listen(fd, BACKLOG) < 0)
+        return -errno;
+    r = sd_event_add_io(bus->event, ret_source, fd, EPOLLIN, bus_on_accept, bus);
+    r = or_exit(r, *ret_source);
+    if (r < 0)
+        return r;
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
 }
 
 int bus_listen(struct bus *bus, const struct bus_handler *handlers, void *userdata)
@@ -848,58 +947,76 @@ int bus_listen(struct bus *bus, const struct bus_handler *handlers, void *userda
         bus->handlers[handler->body] = handler;
     }
     bus->handlers_userdata = userdata;
-    r = nng_rep0_open_raw(&bus->service);
-    if (r != 0)
-        return bus_error(r);
-    r = nng_pub0_open(&bus->announcer);
-    if (r != 0) {
-        nng_close(bus->service);
-        return bus_error(r);
-    }
-    bus->listening = true;
-    /* Room for the windows of all callers: an answer is never dropped for want of it. */
-    r = socket_tune(bus->service, BUS_WINDOW_MAX * CALLER_CACHE);
-    if (r == 0)
-        r = listen_at(bus->service, bus->dir, bus->role, "");
-    if (r == 0)
-        r = listen_at(bus->announcer, bus->dir, bus->role, ".pub");
-    if (r != 0)
-        return bus_error(r);
-    return add_readable(bus, bus->service, bus_on_readable, bus, &bus->service_source);
+    r = listen_at(bus, "", &bus->service_fd, &bus->service_source);
+    return r < 0 ? r : listen_at(bus, ".pub", &bus->announcer_fd, &bus->announcer_source);
 }
 
 /* ---- announcements ---- */
 
 int bus_announce(struct bus *bus, Bus__Envelope *announcement)
 {
-    nng_msg *msg = NULL;
+    struct caller *caller, *next;
+    struct buf frame = {};
     int r;
 
-    assert(bus->listening);
+    assert(bus->announcer_fd >= 0);
     announcement->protocol = BUS_PROTOCOL;
     announcement->caller = bus->role;
     announcement->generation = bus->generation;
-    r = pack(announcement, &msg);
+    r = frame_pack(announcement, &frame);
     if (r < 0)
         return r;
-    r = nng_sendmsg(bus->announcer, msg, NNG_FLAG_NONBLOCK);
-    if (r != 0)
-        nng_msg_free(msg); /* nobody relies on hearing it */
+    for (caller = TAILQ_FIRST(&bus->callers); caller; caller = next) {
+        struct span bytes = buf_span(&frame);
+
+        next = TAILQ_NEXT(caller, link);
+        if (!caller->is_subscriber)
+            continue;
+        if (buf_len(&caller->stream.out) + bytes.len > ANNOUNCE_BYTES_MAX)
+            caller_free(caller);
+        else
+            stream_send(&caller->stream, bytes.at, bytes.len);
+    }
+    buf_done(&frame);
     return 0;
+}
+
+static int subscription_on_up(struct line *line)
+{
+    struct bus_subscription *subscription = (struct bus_subscription *)line;
+
+    subscription->fn(NULL, subscription->userdata);
+    return 0;
+}
+
+static void subscription_on_frame(struct line *line, struct span frame)
+{
+    struct bus_subscription *subscription = (struct bus_subscription *)line;
+    struct bus *bus = line->stream.bus;
+    Bus__Envelope *in = unpack(bus, frame);
+
+    if (in)
+        subscription->fn(in, subscription->userdata);
+    arena_reset(bus->arena);
+}
+
+static void subscription_on_down(struct line *line)
+{
+    /* The next connection begins with the question for the state. */
 }
 
 int bus_subscribe(struct bus *bus, const char *role, bus_announce_fn *fn, void *userdata)
 {
     struct bus_subscription *subscription = xnew(struct bus_subscription);
 
-    subscription->bus = bus;
     subscription->fn = fn;
     subscription->userdata = userdata;
-    subscription->line.bus = bus;
-    subscription->line.url = xasprintf("ipc://%s/%s.pub.ipc", bus->dir, role);
+    subscription->line.on_up = subscription_on_up;
+    subscription->line.on_frame = subscription_on_frame;
+    subscription->line.on_down = subscription_on_down;
     xgrow(bus->subscriptions, bus->subscription_count, bus->subscription_capacity);
     bus->subscriptions[bus->subscription_count++] = subscription;
-    return line_open(&subscription->line, true, subscription_on_readable, subscription);
+    return line_init(&subscription->line, bus, role, ".pub");
 }
 
 /* ---- life ---- */
@@ -922,19 +1039,15 @@ int bus_new(sd_event *event, const char *bus_dir, const char *role, uint64_t gen
     bus->who = who;
     bus->who_userdata = userdata;
     bus->arena = arena_new();
+    bus->read_buffer = xalloc0(READ_BYTES);
     bus->next_id = 1;
     bus->deadline_armed = BUS_FOREVER;
-    bus->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    r = bus->wake_fd < 0 ? -errno : 0;
-    if (r >= 0)
-        r = sd_event_add_io(event, &bus->wake_source, bus->wake_fd, EPOLLIN, bus_on_wake, bus);
-    if (r >= 0)
-        r = sd_event_source_set_exit_on_failure(bus->wake_source, true);
-    if (r >= 0)
-        r = sd_event_add_time(event, &bus->deadline_source, CLOCK_MONOTONIC, UINT64_MAX, 1000,
-                              bus_on_deadline, bus);
-    if (r >= 0)
-        r = sd_event_source_set_exit_on_failure(bus->deadline_source, true);
+    bus->service_fd = bus->announcer_fd = -1;
+    TAILQ_INIT(&bus->callers);
+    TAILQ_INIT(&bus->free_calls);
+    r = sd_event_add_time(event, &bus->deadline_source, CLOCK_MONOTONIC, UINT64_MAX, 1000,
+                          bus_on_deadline, bus);
+    r = or_exit(r, bus->deadline_source);
     if (r < 0) {
         bus_free(bus);
         return r;
@@ -945,42 +1058,43 @@ int bus_new(sd_event *event, const char *bus_dir, const char *role, uint64_t gen
 
 static void peer_free(struct bus_peer *peer)
 {
-    line_close(&peer->line);
-    while (peer->first)
-        request_free(peer->first);
-    free(peer->line.url);
+    struct bus_request *request;
+
+    while ((request = TAILQ_FIRST(&peer->requests)))
+        request_free(request);
+    line_done(&peer->line);
     free(peer->role);
     free(peer);
 }
 
 struct bus *bus_free(struct bus *bus)
 {
+    struct bus_call *call;
+    struct caller *caller;
+
     if (!bus)
         return NULL;
     bus->service_source = sd_event_source_disable_unref(bus->service_source);
+    bus->announcer_source = sd_event_source_disable_unref(bus->announcer_source);
     bus->deadline_source = sd_event_source_disable_unref(bus->deadline_source);
-    bus->wake_source = sd_event_source_disable_unref(bus->wake_source);
-    if (bus->listening) {
-        nng_close(bus->service);
-        nng_close(bus->announcer);
-    }
+    while ((caller = TAILQ_FIRST(&bus->callers)))
+        caller_free(caller);
     for (size_t i = 0; i < bus->peer_count; i++)
         peer_free(bus->peers[i]);
     for (size_t i = 0; i < bus->subscription_count; i++) {
-        line_close(&bus->subscriptions[i]->line);
-        free(bus->subscriptions[i]->line.url);
+        line_done(&bus->subscriptions[i]->line);
         free(bus->subscriptions[i]);
     }
-    while (bus->free_calls) {
-        struct bus_call *call = bus->free_calls;
-
-        bus->free_calls = call->next_free;
+    while ((call = TAILQ_FIRST(&bus->free_calls))) {
+        TAILQ_REMOVE(&bus->free_calls, call, link);
         free(call);
     }
     free(bus->peers);
     free(bus->subscriptions);
-    close_fd(bus->wake_fd);
+    close_fd(bus->service_fd);
+    close_fd(bus->announcer_fd);
     arena_free(bus->arena);
+    free(bus->read_buffer);
     sd_event_unref(bus->event);
     free(bus->dir);
     free(bus->role);

@@ -1,6 +1,6 @@
 /*
- * The bus: requests and answers between roles over nng (raw req/rep on ipc://RUN_DIR/bus/<role>.ipc), announcements on
- * <role>.pub.ipc. One thread, under sd-event. Only bus.c knows nng.
+ * The bus: requests and answers between roles over Unix stream sockets, RUN_DIR/bus/<role>.ipc; announcements on
+ * <role>.pub.ipc. One thread, under sd-event.
  *
  * A request waits while its peer is away and is sent again, in order, when the peer is back, until its deadline. So a
  * request may arrive twice, and every request must be idempotent.
@@ -32,7 +32,7 @@
 enum {
     BUS_PROTOCOL = 1,
     BUS_E_BUSY = 1,                     /* the window towards the peer is full */
-    BUS_WINDOW_MAX = 32,                /* requests towards one peer; below nng's reply queue, which drops when full */
+    BUS_WINDOW_MAX = 32,                /* requests towards one peer */
     BUS_MESSAGE_BYTES_MAX = 8 << 20,    /* larger ones are refused when sent, and cut the peer when received */
 };
 #define BUS_FOREVER UINT64_MAX          /* a deadline that never comes */

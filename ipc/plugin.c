@@ -571,7 +571,7 @@ static void block_signals(void)
 {
     sigset_t set;
 
-    /* Before any thread is made: nng's inherit it. */
+    /* Before any thread is made: workers inherit it. */
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, NULL);
@@ -628,7 +628,7 @@ int plugin_new(const char *role, int argc, char **argv, struct plugin **ret)
         *ret = TAKE_PTR(plugin);
         return 0;
     }
-    mallopt(M_ARENA_MAX, 2); /* one for us, one for nng's threads: arenas are never given back */
+    mallopt(M_ARENA_MAX, 2); /* one for us, one for workers: arenas are never given back */
     block_signals();
     plugin->name = env_need("BRINK_NAME");
     plugin->role = xstrdup(getenv("BRINK_ROLE") ?: role);

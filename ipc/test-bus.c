@@ -1,4 +1,4 @@
-/* Two ends of the bus in one process and one loop, on real nng sockets in a folder of the test's own. */
+/* Two ends of the bus in one process and one loop, on real sockets in a folder of the test's own. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -188,7 +188,6 @@ static void test_request_resent_after_restart(void **state)
     assert_int_equal(f->last_status, STATUS_NOT_FOUND);
 }
 
-/* Left to itself, nng's listener goes deaf when a peer is gone before the handshake. */
 static void test_request_after_peer_died_connecting(void **state)
 {
     struct fixture *f = *state;
@@ -280,7 +279,7 @@ static void test_window_after_cancel(void **state)
     loop_until(f, f->rooms == 1);
 }
 
-/* A peer that connects and reads nothing, as one that was stopped: nng's header, and no more. */
+/* A peer that connects and reads nothing, as one that was stopped. */
 static int deaf_listen(const struct fixture *f)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -294,14 +293,12 @@ static int deaf_listen(const struct fixture *f)
 
 static int deaf_accept(const struct fixture *f, int listener)
 {
-    static const char header[] = "\0SP\0\0\x31\0"; /* a replier of protocol 0x31 */
     int fd = -1;
 
     while (fd < 0) {
         assert_true(sd_event_run(f->event, 1000) >= 0);
         fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     }
-    assert_int_equal(write(fd, header, sizeof(header)), sizeof(header));
     return fd;
 }
 

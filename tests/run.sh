@@ -62,7 +62,7 @@ memcheck() {
     [ -s "$logs/units" ] || give_up "no unit test was found"
     # shellcheck disable=SC2016
     xargs -P 2 -I '{}' sh -c 'valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 \
-        --suppressions=tests/valgrind.supp --trace-children=no --child-silent-after-fork=yes "build/unit/$1" >"$2/$1.valgrind" 2>&1
+        --trace-children=no --child-silent-after-fork=yes "build/unit/$1" >"$2/$1.valgrind" 2>&1
         echo $? >"$2/$1.valgrind-status"' sh '{}' "$logs" <"$logs/units"
     while read -r name; do
         if [ "$(cat "$logs/$name.valgrind-status")" = 0 ]; then

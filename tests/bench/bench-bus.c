@@ -160,7 +160,7 @@ static int caller_run(const char *dir, const struct measure *measure)
     return 0;
 }
 
-/* In a process of its own: nng's threads do not survive a fork. */
+/* In a process of its own. */
 static int in_child(const char *dir, const struct measure *measure)
 {
     int status;
