@@ -205,7 +205,7 @@ static void test_ctl_ask_supervisor(void **state)
         CTL_FAILED);
 }
 
-/* nng cannot be used on both sides of a fork: the children come first. */
+/* The children first: what the parent opens is not theirs. */
 static int start_all(void **state)
 {
     _cleanup_(freep) char *bus = NULL;
