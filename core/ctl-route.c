@@ -1,4 +1,5 @@
-/* Routes without a running edge: whether one is well-formed, and what some would do with some messages. */
+/* Routes without a running edge: whether one is well-formed, and what some would do with some
+ * messages. */
 #include <stdio.h>
 
 #include "buf.h"

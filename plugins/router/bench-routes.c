@@ -1,8 +1,8 @@
 /*
  * What routes cost for a message, without a bus: bench-routes [messages a round]
  *
- * Each line: sets of 1, 10, 100 and 200 routes, nanoseconds for one message, the bus.Message decoded from its bytes each time where a
- * condition asks for it.
+ * Each line: sets of 1, 10, 100 and 200 routes, nanoseconds for one message, the bus.Message
+ * decoded from its bytes each time where a condition asks for it.
  */
 #include <inttypes.h>
 #include <jansson.h>

@@ -1,4 +1,5 @@
-/* Any bytes as a body, in each encoding, as a path into a body, and as a text that may be a date or a number. */
+/* Any bytes as a body, in each encoding, as a path into a body, and as a text that may be a date
+ * or a number. */
 #include <assert.h>
 #include <math.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* Any bytes as a condition, then a property and a body, with NUL between: no crash, no endless work, and the same verdict each time.
- * The same bytes as a whole route. */
+/* Any bytes as a condition, then a property and a body, with NUL between: no crash, no endless
+ * work, and the same verdict each time. The same bytes as a whole route. */
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,5 @@
-/* A set of texts, each with a number: 0, 1, 2 in the order they came. For tables that are built once and looked into often. */
+/* A set of texts, each with a number: 0, 1, 2 in the order they came. For tables that are built
+ * once and looked into often. */
 #pragma once
 
 #include <stdint.h>

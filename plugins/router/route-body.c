@@ -90,7 +90,8 @@ void body_path_done(struct body_path *path)
 
 /* Bodies */
 
-/* What cannot be decoded becomes a replacement character, as in the original: it may stand where no condition looks. */
+/* What cannot be decoded becomes a replacement character, as in the original: it may stand where
+ * no condition looks. */
 enum { REPLACEMENT = 0xfffd, REPLACEMENT_BYTES = 3 };
 
 static uint32_t little_endian(const char *at, size_t n)

@@ -1,6 +1,7 @@
 /*
- * $body: paths into a JSON body, and what stands there (routing.md §7.5). A body is text of strangers: its size and its depth are
- * looked at before it is parsed, and no path makes the search for it recurse deeper than a body may be nested.
+ * $body: paths into a JSON body, and what stands there (routing.md §7.5). A body is text of
+ * strangers: its size and its depth are looked at before it is parsed, and no path makes the search
+ * for it recurse deeper than a body may be nested.
  */
 #pragma once
 
@@ -31,12 +32,13 @@ struct body_path {
 int body_path_parse(struct span text, struct body_path *ret_path, struct parse_error *ret_error);
 void body_path_done(struct body_path *path);
 
-/* NULL when it is no JSON object, or not said to be one: by the content type, in an encoding that is known. The caller
- * frees it. @arena: for a body that is not in UTF-8. */
+/* NULL when it is no JSON object, or not said to be one: by the content type, in an encoding
+ * that is known. The caller frees it. @arena: for a body that is not in UTF-8. */
 struct json_t *body_parse(struct span body, struct span content_type, struct span content_encoding,
                           struct arena *arena);
 void body_free(struct json_t *body);
 
-/* @body NULL: unreadable, so undefined. Texts are borrowed from it. @ret_looked_at: members of objects, for the budget. */
+/* @body NULL: unreadable, so undefined. Texts are borrowed from it. @ret_looked_at: members of
+ * objects, for the budget. */
 struct route_value body_find(const struct json_t *body, const struct body_path *path,
                              size_t *ret_looked_at);

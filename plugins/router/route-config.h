@@ -1,5 +1,5 @@
-/* The desired properties of `$edgeHub` (routing.md §1): the routes of a deployment and what holds for all of them. Taken whole, or
- * refused whole with every reason. */
+/* The desired properties of `$edgeHub` (routing.md §1): the routes of a deployment and what
+ * holds for all of them. Taken whole, or refused whole with every reason. */
 #pragma once
 
 #include "routes.h"

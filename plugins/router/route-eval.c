@@ -164,8 +164,8 @@ static void emit_node(struct compiler *c, const struct route_node *node)
     }
 }
 
-/* Which of AND, OR and ?? need not look at their right side for some values on their left: 0 for none. With body values AND and OR
- * want both sides to be bool, and null has a logic of its own. */
+/* Which of AND, OR and ?? need not look at their right side for some values on their left: 0 for
+ * none. With body values AND and OR want both sides to be bool, and null has a logic of its own. */
 static int skip_op(const struct route_syntax *syntax, uint32_t at)
 {
     const struct route_node *node = &syntax->nodes[at];
@@ -241,7 +241,8 @@ static bool is_bool(struct route_value v, bool truth)
     return v.type == TYPE_BOOL && v.truth == truth;
 }
 
-/* A body value may come out as a NaN that is not undefined, and smaller than all numbers: so it does in the original. */
+/* A body value may come out as a NaN that is not undefined, and smaller than all numbers: so it
+ * does in the original. */
 static struct route_value arithmetic(const struct instruction *i, struct route_value left,
                                      struct route_value right)
 {

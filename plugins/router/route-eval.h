@@ -1,6 +1,7 @@
 /*
- * Conditions, compiled and run. A program is a list of steps over a stack of values; running it neither recurses nor allocates, but
- * for texts that functions make, and does no more than ROUTE_WORK_MAX allows.
+ * Conditions, compiled and run. A program is a list of steps over a stack of values; running it
+ * neither recurses nor allocates, but for texts that functions make, and does no more than
+ * ROUTE_WORK_MAX allows.
  */
 #pragma once
 
@@ -29,7 +30,8 @@ void route_eval_init(struct route_eval *eval, const struct route_symbols *symbol
                      size_t stack_max);
 void route_eval_done(struct route_eval *eval);
 
-/* Between these two programs run, on one message. _end: false when they would have cost more than they may. */
+/* Between these two programs run, on one message. _end: false when they would have cost more
+ * than they may. */
 void route_eval_begin(struct route_eval *eval, struct route_message *message);
 bool route_eval_end(struct route_eval *eval);
 enum route_verdict route_program_run(const struct route_program *program, struct route_eval *eval);

@@ -1,4 +1,5 @@
-/* A body value that is of another type than an argument should be makes the result undefined, as does an undefined value. */
+/* A body value that is of another type than an argument should be makes the result undefined, as
+ * does an undefined value. */
 #include "route-functions.h"
 
 #include <math.h>
@@ -69,7 +70,8 @@ static struct route_value fn_is_defined(struct route_work *work, const struct ro
     return value_bool(a[0].type != TYPE_UNDEFINED);
 }
 
-/* Of a body value it says the contrary of what one would think: whether it is anything but a missing member (§7.8). */
+/* Of a body value it says the contrary of what one would think: whether it is anything but a
+ * missing member (§7.8). */
 static struct route_value fn_is_null_dynamic(struct route_work *work, const struct route_value *a,
                                              size_t n)
 {
@@ -159,7 +161,8 @@ static struct route_value fn_upper(struct route_work *work, const struct route_v
 
 enum { HIGH_SURROGATES = 0xd800, LOW_SURROGATES = 0xdc00, PAIR_BYTES = 4 };
 
-/* The half of the pair at @at that belongs to a cut: its first when the cut ends there, its second when it begins there. */
+/* The half of the pair at @at that belongs to a cut: its first when the cut ends there, its
+ * second when it begins there. */
 static uint32_t half_of_pair(struct span s, size_t at, bool second)
 {
     struct span rest = span_of(s.at + at, s.len - at);

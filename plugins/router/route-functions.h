@@ -1,15 +1,17 @@
 /*
- * The functions of conditions (routing.md §7.6): one table says what each takes, gives and does. A function of which a row
- * stands there twice does different things for different arguments: the first row that fits is called.
+ * The functions of conditions (routing.md §7.6): one table says what each takes, gives and does. A
+ * function of which a row stands there twice does different things for different arguments: the
+ * first row that fits is called.
  */
 #pragma once
 
 #include "arena.h"
 #include "route-value.h"
 
-/* What conditions may cost for one message, all of them together, whatever routes and messages say: ROUTE_WORK_MAX units, which
- * are some 20 ms on a slow gateway. A unit is about a byte looked at; a byte of text that is made costs 16, so there is 1 MiB
- * of it at most. When it is spent, conditions are undefined. */
+/* What conditions may cost for one message, all of them together, whatever routes and messages
+ * say: ROUTE_WORK_MAX units, which take some tens of milliseconds at worst. A unit is about a byte
+ * looked at; a byte of text that is made costs 16, so there is 1 MiB of it at most. When it is
+ * spent, conditions are undefined. */
 enum { ROUTE_WORK_MAX = 16 << 20, WORK_STEP = 16, WORK_BYTE_MADE = 16 };
 
 struct route_work {

@@ -1,5 +1,6 @@
-/* Cuts the text of a route into tokens (routing.md §3): of all rules that fit the one that takes most, of equal ones the first.
- * There is no malformed text at this level: what fits nothing is TOKEN_UNKNOWN, and no parser wants it. */
+/* Cuts the text of a route into tokens (routing.md §3): of all rules that fit the one that takes
+ * most, of equal ones the first. There is no malformed text at this level: what fits nothing is
+ * TOKEN_UNKNOWN, and no parser wants it. */
 #pragma once
 
 #include "span.h"

@@ -1,5 +1,5 @@
-/* A message as conditions see it: decoded when the first of them asks for a property, its body parsed when one asks for that, and
- * each only once. */
+/* A message as conditions see it: decoded when the first of them asks for a property, its body
+ * parsed when one asks for that, and each only once. */
 #pragma once
 
 #include "arena.h"
@@ -23,7 +23,8 @@ struct route_message {
 void route_message_begin(struct route_message *message, struct arena *arena);
 void route_message_end(struct route_message *message);
 
-/* Names without regard to case. Undefined when there is none. @ret_looked_at: properties, for the budget. */
+/* Names without regard to case. Undefined when there is none. @ret_looked_at: properties, for
+ * the budget. */
 struct route_value route_message_application(struct route_message *message, struct span name,
                                              size_t *ret_looked_at);
 struct route_value route_message_system(struct route_message *message, struct span name,

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Digits that follow do not change the nearest double, except for whether they are all zero: a half is no longer one. */
+/* Digits that follow do not change the nearest double, except for whether they are all zero: a
+ * half is no longer one. */
 enum { DIGITS_MAX = 770, EXPONENT_MAX = 99999 };
 
 /* What doubles hold exactly: so many digits, and powers of ten. */
@@ -125,7 +126,8 @@ static void eat_back(struct number *n)
     }
 }
 
-/* Digits and a power of ten that are exact give the nearest double in one operation. False: they are not. */
+/* Digits and a power of ten that are exact give the nearest double in one operation. False: they
+ * are not. */
 static bool exact_value(const struct number *n, double *ret_value)
 {
     static const double powers[EXACT_POWER + 1] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,

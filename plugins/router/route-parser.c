@@ -263,7 +263,8 @@ static struct span trim(struct span s)
     return s;
 }
 
-/* "/modules/M/inputs/I": the second and the fourth of four parts; the slashes around it may be missing. */
+/* "/modules/M/inputs/I": the second and the fourth of four parts; the slashes around it may be
+ * missing. */
 static bool address_split(struct span address, struct span *ret_module_id, struct span *ret_input)
 {
     struct span rest = trim(address), parts[4], part;

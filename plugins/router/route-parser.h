@@ -1,6 +1,7 @@
 /*
- * The grammar of routes (routing.md §2, §6). A condition becomes a list of nodes in postfix order (left, right, operator), so
- * neither checking nor compiling nor running it recurses; what recurses is the parser, ROUTE_DEPTH_MAX deep.
+ * The grammar of routes (routing.md §2, §6). A condition becomes a list of nodes in postfix order
+ * (left, right, operator), so neither checking nor compiling nor running it recurses; what recurses
+ * is the parser, ROUTE_DEPTH_MAX deep.
  */
 #pragma once
 
@@ -29,9 +30,9 @@ enum node_kind {
     NODE_SYSTEM,      /* $name: an application property of that name goes first */
     NODE_SYSTEM_ONLY, /* {$name} */
     NODE_BODY,        /* $body.path, told from NODE_SYSTEM by route_check() */
-    NODE_BODY_ONLY, /* {$body.path}, or one with brackets: no application property has such a name */
-    NODE_CALL,      /* || is a call of concat() */
-    NODE_NEGATE,    /* operators */
+    NODE_BODY_ONLY,   /* {$body.path}, or one with brackets: never a property's name */
+    NODE_CALL,        /* || is a call of concat() */
+    NODE_NEGATE,      /* operators */
     NODE_NOT,
     NODE_MULTIPLY,
     NODE_DIVIDE,
@@ -82,5 +83,6 @@ struct route_syntax {
 int route_parse(struct span text, struct route_syntax *ret_syntax, struct parse_error *ret_error);
 void route_syntax_done(struct route_syntax *syntax);
 
-/* Types, names of functions, paths into the body: gives every node of the condition its type. 0, or ROUTE_E_INVALID. */
+/* Types, names of functions, paths into the body: gives every node of the condition its type. 0,
+ * or ROUTE_E_INVALID. */
 int route_check(struct route_syntax *syntax, struct parse_error *ret_error);

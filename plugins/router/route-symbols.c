@@ -42,7 +42,14 @@ uint32_t route_symbols_add(struct route_symbols *symbols, const struct route_nod
     return number;
 }
 
-enum { WORK_PROPERTY = 16 }; /* a name that is compared */
+enum { WORK_LOOK = 16 };
+
+/* @looked_at: names that were compared with one of @len bytes. */
+static struct route_value paid(struct route_value value, size_t looked_at, size_t len,
+                               struct route_work *work)
+{
+    return work_spend(work, looked_at * (WORK_LOOK + len)) ? value : VALUE_UNDEFINED;
+}
 
 static struct route_value application(struct route_message *message, struct span name,
                                       struct route_work *work)
@@ -50,17 +57,17 @@ static struct route_value application(struct route_message *message, struct span
     size_t looked_at;
     struct route_value value = route_message_application(message, name, &looked_at);
 
-    return work_spend(work, looked_at * WORK_PROPERTY) ? value : VALUE_UNDEFINED;
+    return paid(value, looked_at, name.len, work);
 }
 
 static struct route_value system_property(struct route_message *message, struct span name,
                                           struct route_work *work)
 {
+    struct span key = span_of(name.at + 1, name.len - 1); /* without its $ */
     size_t looked_at;
-    struct route_value value;
+    struct route_value value = route_message_system(message, key, &looked_at);
 
-    value = route_message_system(message, span_of(name.at + 1, name.len - 1), &looked_at);
-    return work_spend(work, looked_at * WORK_PROPERTY) ? value : VALUE_UNDEFINED;
+    return paid(value, looked_at, name.len, work);
 }
 
 static struct route_value body_value(const struct route_symbol *symbol,
@@ -69,7 +76,7 @@ static struct route_value body_value(const struct route_symbol *symbol,
     size_t looked_at;
     struct route_value value = body_find(route_message_body(message), &symbol->path, &looked_at);
 
-    return work_spend(work, looked_at * WORK_PROPERTY) ? value : VALUE_UNDEFINED;
+    return paid(value, looked_at, 0, work);
 }
 
 struct route_value route_symbol_value(const struct route_symbol *symbol,

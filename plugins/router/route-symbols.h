@@ -1,5 +1,5 @@
-/* What the conditions of a set of routes look up in a message: each property and path is one symbol, however many conditions name
- * it, and is looked up once for a message. */
+/* What the conditions of a set of routes look up in a message: each property and path is one
+ * symbol, however many conditions name it, and is looked up once for a message. */
 #pragma once
 
 #include "names.h"

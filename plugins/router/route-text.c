@@ -53,8 +53,8 @@ size_t text_offset(struct span s, size_t unit, bool *ret_inside)
     return at;
 }
 
-/* Bytes are in the order of characters. So are code units, but for U+E000..U+FFFF: they are above the surrogates, of which
- * the characters beyond are made. */
+/* Bytes are in the order of characters. So are code units, but for U+E000..U+FFFF: they are
+ * above the surrogates, of which the characters beyond are made. */
 static int compare_bytes(unsigned char a, unsigned char b)
 {
     bool a_pair = a >= 0xf0, b_pair = b >= 0xf0;

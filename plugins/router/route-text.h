@@ -1,7 +1,7 @@
 /*
- * Text as the route language sees it. The bytes are UTF-8, but lengths, positions and order are those of UTF-16 code
- * units, as in the original. One half of a surrogate pair, cut off or written as \uD800, is kept as three bytes as if it
- * were a character. Bytes that are no UTF-8 do no harm.
+ * Text as the route language sees it. The bytes are UTF-8, but lengths, positions and order are
+ * those of UTF-16 code units, as in the original. One half of a surrogate pair, cut off or written
+ * as \uD800, is kept as three bytes as if it were a character. Bytes that are no UTF-8 do no harm.
  */
 #pragma once
 
@@ -13,17 +13,20 @@
 enum { TEXT_CHAR_BYTES_MAX = 4 };
 
 size_t text_units(struct span s);
-/* Where unit number @unit is: the offset of its character. @ret_inside: it is the second half of it. */
+/* Where unit number @unit is: the offset of its character. @ret_inside: it is the second half of
+ * it. */
 size_t text_offset(struct span s, size_t unit, bool *ret_inside);
 int text_compare(struct span a, struct span b); /* <0, 0, >0 */
 
-/* The next character off the front; @s is not empty. A byte that begins none gives a number beyond Unicode. */
+/* The next character off the front; @s is not empty. A byte that begins none gives a number
+ * beyond Unicode. */
 uint32_t text_next(struct span *s);
 /* Up to TEXT_CHAR_BYTES_MAX bytes; returns how many. */
 size_t text_put(uint32_t character, char *out);
 
 enum text_case { TEXT_LOWER, TEXT_UPPER };
-/* One character for one, and in no particular language. Returns the bytes written to @out, at most TEXT_MAPPED_MAX. */
+/* One character for one, and in no particular language. Returns the bytes written to @out, at
+ * most TEXT_MAPPED_MAX. */
 #define TEXT_MAPPED_MAX(len) ((len) + (len) / 2)
 size_t text_map(struct span s, enum text_case to, char *out);
 bool text_equal_nocase(struct span a, struct span b);

@@ -1,5 +1,5 @@
-/* The types of a condition, worked out along its postfix order (routing.md §6.1): what does not fit is refused here, not at run
- * time. */
+/* The types of a condition, worked out along its postfix order (routing.md §6.1): what does not
+ * fit is refused here, not at run time. */
 #include "mem.h"
 #include "route-body.h"
 #include "route-functions.h"
@@ -79,8 +79,8 @@ static const char *check_coalesce(enum route_type left, enum route_type right,
     return NULL;
 }
 
-/* The original's accidents are kept (§7.8): a body value may stand on the right only if there is one on the left, and null goes
- * with neither an undefined literal nor, in AND, a body value. */
+/* The original's accidents are kept (§7.8): a body value may stand on the right only if there is
+ * one on the left, and null goes with neither an undefined literal nor, in AND, a body value. */
 static bool are_logical(enum route_type left, enum route_type right, bool is_and)
 {
     if (left == TYPE_DYNAMIC)

@@ -1,4 +1,5 @@
-/* What expressions have: a type when the route is compiled, a value when a message is judged by it (routing.md §6.1, §7.1). */
+/* What expressions have: a type when the route is compiled, a value when a message is judged by
+ * it (routing.md §6.1, §7.1). */
 #pragma once
 
 #include <stdbool.h>

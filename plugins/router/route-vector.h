@@ -1,4 +1,5 @@
-/* Cases in the form of tests/data/routing-vectors.json (routing.md §10): a route or a condition, a message, and what comes out. */
+/* Cases in the form of tests/data/routing-vectors.json (routing.md §10): a route or a condition,
+ * a message, and what comes out. */
 #pragma once
 
 #include "routes.h"

@@ -2,8 +2,8 @@
 
 #include "message.h"
 
-/* Of this listener, the older connection must go. Idempotent there, and not worth waiting for an absent listener: one
- * that comes back holds no connection. */
+/* Of this listener, the older connection must go. Idempotent there, and not worth waiting for an
+ * absent listener: one that comes back holds no connection. */
 enum { EVICT_DEADLINE_USEC = 5 * 1000 * 1000 };
 
 static void router_on_evict_answered(const Bus__Envelope *answer, void *userdata) {}
@@ -73,7 +73,8 @@ static Bus__AppendTarget *target_new(struct arena *arena, const struct route *ro
 
     bus__append_target__init(target);
     target->queue = (char *)route->endpoint.queue;
-    /* An input has one reader that takes messages in one order; the hub takes each sender's on its own. */
+    /* An input has one reader that takes messages in one order; the hub takes each sender's on
+     * its own. */
     target->partition =
         route->endpoint.kind == ENDPOINT_UPSTREAM ? partition_of(arena, item) : (char *)"";
     target->priority = route->priority;

@@ -1,7 +1,7 @@
 /*
- * The router: listeners publish to it, it decides by the routes in force which queues of store a message goes to, and it
- * knows which listener holds which client. It keeps nothing: a batch that it had when it died is sent again by its
- * listener, under the same producer and sequence.
+ * The router: listeners publish to it, it decides by the routes in force which queues of store a
+ * message goes to, and it knows which listener holds which client. It keeps nothing: a batch that
+ * it had when it died is sent again by its listener, under the same producer and sequence.
  */
 #pragma once
 
@@ -23,8 +23,8 @@ int router_new(struct plugin *plugin, struct router **ret);
 struct router *router_free(struct router *router);
 DEFINE_FREEP(struct router, router_free)
 
-/* One Publish becomes one Append under the same producer and sequence. Sent on; @call is answered with the store's answer.
- * Consumes @call. */
+/* One Publish becomes one Append under the same producer and sequence. Sent on; @call is
+ * answered with the store's answer. Consumes @call. */
 int router_pass_on_take(struct router *router, struct bus_call *call, const Bus__Publish *publish);
 
 extern const struct bus_handler router_handlers[];

@@ -89,7 +89,8 @@ struct routes *routes_free(struct routes *routes)
 
 /* Building */
 
-/* "/messages/x*" and "/messages/x/" are "/MESSAGES/X/": a star is a wildcard only at the end (routing.md §4.2). */
+/* "/messages/x*" and "/messages/x/" are "/MESSAGES/X/": a star is a wildcard only at the end
+ * (routing.md §4.2). */
 static char *source_normalize(const char *source, size_t *ret_len)
 {
     struct span s = span_str(source);
@@ -220,7 +221,8 @@ static bool entry_wants(const struct entry *entry, struct route_eval *eval)
     return !entry->condition || route_program_run(entry->condition, eval) == VERDICT_TRUE;
 }
 
-/* An endpoint gets one copy, at the best priority. What would come after one that is there need not be judged. */
+/* An endpoint gets one copy, at the best priority. What would come after one that is there need
+ * not be judged. */
 static void entry_consider(struct routes *routes, const struct entry *entry)
 {
     uint32_t place = routes->places[entry->endpoint];
@@ -240,7 +242,8 @@ static void bucket_consider(struct routes *routes, const struct bucket *bucket)
         entry_consider(routes, &routes->entries[bucket->entries[i]]);
 }
 
-/* Routes match by whole path segments: those whose source is the message's own up to one of its slashes. */
+/* Routes match by whole path segments: those whose source is the message's own up to one of its
+ * slashes. */
 static void source_consider(struct routes *routes, struct span source)
 {
     uint32_t hash = NAMES_HASH_START;
