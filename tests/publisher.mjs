@@ -1,5 +1,6 @@
 // A QoS 1 publisher that never gives up, as the SDKs are in sum: it keeps a window of unacknowledged publishes, and after a
 // lost connection sends them again in order before it goes on. It knows exactly what was acknowledged and what it re-sent.
+import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import tls from 'node:tls';
 
@@ -8,9 +9,9 @@ import mqtt from 'mqtt-packet';
 import { sasToken } from './harness.mjs';
 
 export class Publisher extends EventEmitter {
-    constructor({ host, hub, deviceId, key, ca, window = 20, total = Infinity, payload = 64 }) {
+    constructor({ host, hub, deviceId, key, ca, window = 20, total = Infinity, payload = 64, random = false }) {
         super();
-        Object.assign(this, { host, hub, deviceId, key, ca, window, total, payload });
+        Object.assign(this, { host, hub, deviceId, key, ca, window, total, payload, random });
         this.next = 1; // the next number to publish
         this.unacked = []; // { n, sent }
         this.acked = new Set();
@@ -83,8 +84,13 @@ export class Publisher extends EventEmitter {
         this.socket.write(mqtt.generate({
             cmd: 'publish', qos: 1, messageId: entry.id, dup: false, retain: false,
             topic: `devices/${this.deviceId}/messages/events/`,
-            payload: JSON.stringify({ n: entry.n, pad: 'x'.repeat(this.payload) }),
+            payload: JSON.stringify({ n: entry.n, pad: this.pad() }),
         }));
+    }
+
+    // What does not compress weighs as much on the disk.
+    pad() {
+        return this.random ? randomBytes(Math.ceil(this.payload * 0.75)).toString('base64') : 'x'.repeat(this.payload);
     }
 
     fill() {
@@ -105,6 +111,12 @@ export class Publisher extends EventEmitter {
         for (let i = events.length - 1; i >= 0; i--)
             if (events[i].device_id === this.deviceId) return numberOf(events[i]) === this.total;
         return this.total === 0;
+    }
+
+    // At once, whatever is under way.
+    stop() {
+        this.stopped = true;
+        this.socket?.destroy();
     }
 
     // No new ones; finished resolves when all that were sent are acknowledged.
