@@ -28,16 +28,7 @@
 
 extern char **environ;
 
-enum { GROUPS_MAX = 64, EXIT_NOT_RUN = 125 };
-
-enum step { STEP_DESCRIPTORS, STEP_USER, STEP_GATE, STEP_EXEC, _STEP_COUNT };
-
-static const char *const step_names[_STEP_COUNT] = {
-    [STEP_DESCRIPTORS] = "cannot pass descriptors",
-    [STEP_USER] = "cannot become its user",
-    [STEP_GATE] = "the supervisor went away",
-    [STEP_EXEC] = "cannot run the program",
-};
+enum { EXIT_NOT_RUN = 125 };
 
 /* All that the child needs, made before the fork. Descriptors as they will stand in the child:
  * SD_LISTEN_FDS_START + index. */
@@ -46,8 +37,6 @@ struct image {
     unsigned fd_count;
     char **environment;
     unsigned environment_count, environment_capacity;
-    gid_t groups[GROUPS_MAX];
-    int group_count;
     int config_fd; /* owned */
 };
 
@@ -119,18 +108,13 @@ static void image_make_environment(struct image *image, const struct spawn *spaw
 static int config_fd_open(const struct child_config *config)
 {
     _cleanup_(closep) int fd = memfd_create(config->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    size_t done = 0;
     int r;
 
     if (fd < 0)
         return -errno;
-    while (done < config->text_len) {
-        ssize_t n = pwrite(fd, config->text + done, config->text_len - done, (off_t)done);
-
-        if (n < 0)
-            return -errno;
-        done += (size_t)n;
-    }
+    /* Memory takes all or nothing. */
+    if (pwrite(fd, config->text, config->text_len, 0) != (ssize_t)config->text_len)
+        return -ENOMEM;
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
         return -errno;
     r = fd;
@@ -138,25 +122,9 @@ static int config_fd_open(const struct child_config *config)
     return r;
 }
 
-/* The groups its user is in, and that of the bus. */
-static int image_find_groups(struct image *image, const struct spawn *spawn)
-{
-    int count = GROUPS_MAX - 1;
-
-    if (*spawn->config->user == 0)
-        return 0;
-    if (getgrouplist(spawn->config->user, spawn->config->gid, image->groups, &count) < 0)
-        return -E2BIG;
-    image->group_count = count;
-    if (spawn->group != (gid_t)-1)
-        image->groups[image->group_count++] = spawn->group;
-    return 0;
-}
-
 static int image_make(struct image *image, const struct spawn *spawn)
 {
     const struct listen_sockets *sockets = &spawn->config->sockets;
-    int r;
 
     for (size_t i = 0; i < sockets->count; i++)
         image->fds[image->fd_count++] = sockets->sockets[i].fd;
@@ -165,8 +133,7 @@ static int image_make(struct image *image, const struct spawn *spawn)
         return image->config_fd;
     image->fds[image->fd_count++] = image->config_fd;
     image_make_environment(image, spawn);
-    r = image_find_groups(image, spawn);
-    return r;
+    return 0;
 }
 
 /* In the child */
@@ -209,7 +176,7 @@ static int open_null_input(void)
     return 0;
 }
 
-static int become_user(const struct spawn *spawn, const struct image *image)
+static int become_user(const struct spawn *spawn)
 {
     const struct child_config *config = spawn->config;
 
@@ -220,7 +187,7 @@ static int become_user(const struct spawn *spawn, const struct image *image)
         return -errno;
     if (*config->user == 0 || geteuid() != 0)
         return 0;
-    if (setgroups((size_t)image->group_count, image->groups) < 0 ||
+    if (initgroups(config->user, spawn->group != (gid_t)-1 ? spawn->group : config->gid) < 0 ||
         setresgid(config->gid, config->gid, config->gid) < 0 ||
         setresuid(config->uid, config->uid, config->uid) < 0)
         return -errno;
@@ -232,6 +199,7 @@ static void reset_signals(void)
     sigset_t none;
 
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     signal(SIGINT, SIG_IGN); /* a Ctrl-C is the supervisor's, which stops the plugins in order */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -248,12 +216,14 @@ static int wait_at_gate(int gate)
     return n == 1 ? 0 : n == 0 ? -EPIPE : -errno;
 }
 
-static _Noreturn void child_fail(int gate, enum step step, int error)
+static _Noreturn void child_fail(int gate, const char *step, int error)
 {
-    struct spawn_failure failure = { (int)step, -error };
+    struct spawn_failure failure = { .error = -error };
+    ssize_t n;
 
-    if (send(gate, &failure, sizeof(failure), MSG_NOSIGNAL) < 0)
-        _exit(EXIT_NOT_RUN); /* nobody is there to be told */
+    snprintf(failure.step, sizeof(failure.step), "%s", step);
+    n = send(gate, &failure, sizeof(failure), MSG_NOSIGNAL);
+    (void)n; /* nobody is there to be told */
     _exit(EXIT_NOT_RUN);
 }
 
@@ -267,27 +237,35 @@ static _Noreturn void child_run(const struct spawn *spawn, const struct image *i
     if (r == 0)
         r = open_null_input();
     if (r < 0)
-        child_fail(gate, STEP_DESCRIPTORS, r);
-    r = become_user(spawn, image);
+        child_fail(gate, "cannot pass descriptors", r);
+    r = become_user(spawn);
     if (r < 0)
-        child_fail(gate, STEP_USER, r);
+        child_fail(gate, "cannot become its user", r);
     r = wait_at_gate(gate);
     if (r < 0)
-        child_fail(gate, STEP_GATE, r);
+        child_fail(gate, "the supervisor went away", r);
     execve(argv[0], argv, image->environment);
-    child_fail(gate, STEP_EXEC, -errno);
+    child_fail(gate, "cannot run the program", -errno);
 }
 
 /* In the parent */
 
+/* More than there is to give: all there is. Whether a hard limit may be raised is a capability, not
+ * a matter of being root: it is tried. */
 static void set_limit(pid_t pid, const char *plugin, __rlimit_resource_t resource, const char *what,
                       uint64_t value)
 {
     const struct rlimit limit = { value, value };
+    struct rlimit given;
 
-    if (value > 0 && prlimit(pid, resource, &limit, NULL) < 0)
-        log_event(LOG_WARNING, errno, "cannot set a limit", F_PLUGIN(plugin), F_STR("limit", what),
-                  F_COUNT(value));
+    if (value == 0 || prlimit(pid, resource, &limit, NULL) == 0)
+        return;
+    log_event(LOG_WARNING, errno, "cannot set a limit as configured", F_PLUGIN(plugin),
+              F_STR("limit", what), F_COUNT(value));
+    if (prlimit(pid, resource, NULL, &given) == 0) {
+        given.rlim_cur = given.rlim_max;
+        prlimit(pid, resource, &given, NULL);
+    }
 }
 
 /* The child waits at the gate meanwhile. */
@@ -351,17 +329,10 @@ bool spawn_failed(int gate, struct spawn_failure *ret)
 {
     struct spawn_failure failure;
 
-    if (recv(gate, &failure, sizeof(failure), MSG_DONTWAIT) != sizeof(failure) ||
-        failure.step < 0 || failure.step >= _STEP_COUNT)
+    if (recv(gate, &failure, sizeof(failure), MSG_DONTWAIT) != sizeof(failure))
         return false;
     *ret = failure;
     return true;
-}
-
-const char *spawn_step_name(int step)
-{
-    assert(step >= 0 && step < _STEP_COUNT);
-    return step_names[step];
 }
 
 bool spawn_failure_is_lasting(const struct spawn_failure *failure)
@@ -372,21 +343,4 @@ bool spawn_failure_is_lasting(const struct spawn_failure *failure)
         if (failure->error == lasting[i])
             return true;
     return false;
-}
-
-/* Whether the hard limit may be raised is a capability, not a matter of being root: it is tried. */
-void spawn_cap_limits(struct child_config *config)
-{
-    struct rlimit own, raised;
-
-    if (getrlimit(RLIMIT_NOFILE, &own) < 0 || config->open_files <= own.rlim_max)
-        return;
-    raised = (struct rlimit){ own.rlim_cur, config->open_files };
-    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
-        setrlimit(RLIMIT_NOFILE, &own);
-        return;
-    }
-    log_event(LOG_WARNING, errno, "fewer open files than configured, as brinkd may have no more",
-              F_PLUGIN(config->name), F_COUNT(own.rlim_max));
-    config->open_files = own.rlim_max;
 }

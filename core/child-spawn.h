@@ -25,18 +25,13 @@ int spawn_start(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, int *
 void spawn_release(int gate);
 
 struct spawn_failure {
-    int step;  /* spawn_step_name() */
+    char step[40];
     int error; /* errno */
 };
 /* After the process ended: was it before the program ran? */
 bool spawn_failed(int gate, struct spawn_failure *ret);
-const char *spawn_step_name(int step);
 /* The same will happen again until an operator mends it. */
 bool spawn_failure_is_lasting(const struct spawn_failure *failure);
-
-/* Lowers what cannot be had, with a warning: open files above a hard limit that may not be
- * raised. */
-void spawn_cap_limits(struct child_config *config);
 
 /* The address sanitizer's shadow memory counts as the process's own: no limit can be kept then. */
 #if defined(__SANITIZE_ADDRESS__)

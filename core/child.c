@@ -9,33 +9,21 @@
 #include <assert.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "log.h"
-#include "mem.h"
 
 typedef void child_fn(struct child *child, const char *why);
 
 static const char *const state_names[_CHILD_STATE_COUNT] = {
     [CHILD_STOPPED] = "stopped",   [CHILD_STARTING] = "starting", [CHILD_READY] = "ready",
-    [CHILD_DRAINING] = "draining", [CHILD_ABORTING] = "aborting", [CHILD_KILLED] = "killed",
-    [CHILD_BACKOFF] = "backoff",   [CHILD_FAILED] = "failed",
-};
-
-static const char *const event_names[_CHILD_EVENT_COUNT] = {
-    [CHILD_WANTED] = "wanted",    [CHILD_UNWANTED] = "unwanted",   [CHILD_RESTART] = "restart",
-    [CHILD_KILL] = "kill",        [CHILD_ADOPTED] = "adopted",     [CHILD_HELLO] = "hello",
-    [CHILD_SAID_READY] = "ready", [CHILD_HEARTBEAT] = "heartbeat", [CHILD_TIMEOUT] = "timeout",
-    [CHILD_EXITED] = "exited",    [CHILD_REFUSED] = "refused",
+    [CHILD_DRAINING] = "draining", [CHILD_ENDING] = "ending",     [CHILD_BACKOFF] = "backoff",
+    [CHILD_FAILED] = "failed",
 };
 
 const char *child_state_name(enum child_state state)
 {
     return state_names[state];
-}
-
-const char *child_event_name(enum child_event event)
-{
-    return event_names[event];
 }
 
 void child_init(struct child *child, const char *name, const struct child_timing *timing,
@@ -44,14 +32,7 @@ void child_init(struct child *child, const char *name, const struct child_timing
     *child = (struct child){ .name = name, .timing = *timing, .ops = ops };
 }
 
-bool child_is_alive(const struct child *child)
-{
-    return child->state == CHILD_STARTING || child->state == CHILD_READY ||
-           child->state == CHILD_DRAINING || child->state == CHILD_ABORTING ||
-           child->state == CHILD_KILLED;
-}
-
-uint64_t child_backoff_usec(unsigned deaths, uint32_t random)
+uint64_t child_backoff_usec(unsigned deaths, uint64_t random)
 {
     uint64_t usec = CHILD_BACKOFF_MAX_USEC;
 
@@ -63,10 +44,10 @@ uint64_t child_backoff_usec(unsigned deaths, uint32_t random)
 
 static void child_enter(struct child *child, enum child_state state, const char *why)
 {
-    static const bool bad[_CHILD_STATE_COUNT] = {
-        [CHILD_ABORTING] = true, [CHILD_KILLED] = true, [CHILD_BACKOFF] = true
+    static const int levels[_CHILD_STATE_COUNT] = {
+        [CHILD_ENDING] = LOG_WARNING, [CHILD_BACKOFF] = LOG_WARNING, [CHILD_FAILED] = LOG_ERR
     };
-    int level = state == CHILD_FAILED ? LOG_ERR : bad[state] ? LOG_WARNING : LOG_INFO;
+    int level = levels[state] ?: LOG_INFO;
 
     child->state = state;
     if (why && why != child->reason)
@@ -94,8 +75,8 @@ static void child_never(struct child *child, const char *why)
 static void child_wait(struct child *child, const char *why)
 {
     child->early_deaths++;
-    child->ops->set_timer(child,
-                          child_backoff_usec(child->early_deaths, child->ops->random(child)));
+    /* The clock's microseconds are random enough for deaths that many times share. */
+    child->ops->set_timer(child, child_backoff_usec(child->early_deaths, child->ops->now(child)));
     child_enter(child, CHILD_BACKOFF, why);
 }
 
@@ -104,7 +85,7 @@ static void child_start(struct child *child, const char *why)
     int r;
 
     child->wanted = true;
-    child->was_ready = child->asked = child->adopted = false;
+    child->was_ready = child->asked = false;
     child->started_usec = child->ops->now(child);
     r = child->ops->spawn(child);
     if (r < 0) {
@@ -115,20 +96,13 @@ static void child_start(struct child *child, const char *why)
     child_enter(child, CHILD_STARTING, why);
 }
 
+/* It has the time of any other to say that it is ready; nearly always, it is. */
 static void child_adopt(struct child *child, const char *why)
 {
-    child->wanted = child->adopted = true;
-    child->was_ready = child->asked = false;
+    child->wanted = true;
     child->started_usec = child->ops->now(child);
-    child->ops->set_timer(child, child->timing.hang_usec);
+    child->ops->set_timer(child, child->timing.ready_usec);
     child_enter(child, CHILD_STARTING, why);
-}
-
-/* One that was adopted has shown that it is there; it now has the time that any other has. */
-static void child_greet(struct child *child, const char *why)
-{
-    if (child->adopted)
-        child->ops->set_timer(child, child->timing.ready_usec);
 }
 
 static void child_announce(struct child *child, const char *why)
@@ -146,20 +120,6 @@ static void child_keep_alive(struct child *child, const char *why)
 
 /* Ending */
 
-static void child_drain(struct child *child, const char *why)
-{
-    child->asked = true;
-    child->ops->drain(child, child->timing.drain_usec);
-    child->ops->set_timer(child, child->timing.drain_usec);
-    child_enter(child, CHILD_DRAINING, why);
-}
-
-static void child_give_up(struct child *child, const char *why)
-{
-    child->wanted = false;
-    child_drain(child, why);
-}
-
 static void child_want(struct child *child, const char *why)
 {
     child->wanted = true; /* when what is ending has ended */
@@ -168,6 +128,15 @@ static void child_want(struct child *child, const char *why)
 static void child_unwant(struct child *child, const char *why)
 {
     child->wanted = false;
+}
+
+static void child_drain(struct child *child, const char *why)
+{
+    child->wanted = false;
+    child->asked = true;
+    child->ops->drain(child, child->timing.drain_usec);
+    child->ops->set_timer(child, child->timing.drain_usec);
+    child_enter(child, CHILD_DRAINING, why);
 }
 
 static void child_rest(struct child *child, const char *why)
@@ -181,24 +150,14 @@ static void child_abort(struct child *child, const char *why)
 {
     child->ops->signal(child, SIGABRT);
     child->ops->set_timer(child, CHILD_ABORT_USEC);
-    child_enter(child, CHILD_ABORTING,
-                child->was_ready ? "no heartbeat: hung"
-                : child->adopted ? "did not come back to this supervisor"
-                                 : "not ready in time");
+    child_enter(child, CHILD_ENDING, child->was_ready ? "no heartbeat: hung" : "not ready in time");
 }
 
 static void child_kill(struct child *child, const char *why)
 {
     child->ops->signal(child, SIGKILL);
     child->ops->set_timer(child, CHILD_KILL_USEC);
-    child_enter(child, CHILD_KILLED, why ?: "did not end in time");
-}
-
-static void child_kill_again(struct child *child, const char *why)
-{
-    log_event(LOG_ERR, 0, "SIGKILL does not end it: it hangs in the kernel", F_PLUGIN(child->name));
-    child->ops->signal(child, SIGKILL);
-    child->ops->set_timer(child, CHILD_KILL_USEC);
+    child_enter(child, CHILD_ENDING, "did not end in time");
 }
 
 /* The process is gone. */
@@ -207,8 +166,6 @@ static void child_bury(struct child *child, const char *why)
     uint64_t age = child->ops->now(child) - child->started_usec;
 
     child->ops->set_timer(child, 0);
-    if (!child->asked)
-        child->deaths++;
     if (!child->wanted) {
         child_enter(child, CHILD_STOPPED, why);
     } else if (!child->was_ready && !child->asked) {
@@ -223,7 +180,6 @@ static void child_bury(struct child *child, const char *why)
 
 static void child_fail(struct child *child, const char *why)
 {
-    child->deaths++;
     child->ops->set_timer(child, CHILD_FAILED_RETRY_USEC);
     child_enter(child, CHILD_FAILED, why);
 }
@@ -232,10 +188,7 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_STOPPED] = {
         [CHILD_WANTED]     = child_start,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_RESTART]    = child_start,
-        [CHILD_KILL]       = child_ignore,
         [CHILD_ADOPTED]    = child_adopt,
-        [CHILD_HELLO]      = child_ignore,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_never,
@@ -244,25 +197,19 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     },
     [CHILD_STARTING] = {
         [CHILD_WANTED]     = child_want,
-        [CHILD_UNWANTED]   = child_give_up,
-        [CHILD_RESTART]    = child_drain,
-        [CHILD_KILL]       = child_kill,
+        [CHILD_UNWANTED]   = child_drain,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_greet,
         [CHILD_SAID_READY] = child_announce,
-        [CHILD_HEARTBEAT]  = child_ignore, /* alive, but of no use yet: its time runs on */
+        [CHILD_HEARTBEAT]  = child_ignore,     /* alive, but of no use yet: its time runs on */
         [CHILD_TIMEOUT]    = child_abort,
-        [CHILD_EXITED]     = child_bury, /* died before it was useful: waits longer each time */
+        [CHILD_EXITED]     = child_bury,       /* before it was useful: waits longer each time */
         [CHILD_REFUSED]    = child_fail,
     },
     [CHILD_READY] = {
         [CHILD_WANTED]     = child_want,
-        [CHILD_UNWANTED]   = child_give_up,
-        [CHILD_RESTART]    = child_drain,
-        [CHILD_KILL]       = child_kill,
+        [CHILD_UNWANTED]   = child_drain,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_keep_alive, /* its connection broke and is back */
-        [CHILD_SAID_READY] = child_keep_alive,
+        [CHILD_SAID_READY] = child_keep_alive, /* its connection broke and is back */
         [CHILD_HEARTBEAT]  = child_keep_alive,
         [CHILD_TIMEOUT]    = child_abort,
         [CHILD_EXITED]     = child_bury,
@@ -271,49 +218,27 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_DRAINING] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_RESTART]    = child_want,
-        [CHILD_KILL]       = child_kill,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_ignore,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,     /* its deadline stands */
         [CHILD_TIMEOUT]    = child_kill,
         [CHILD_EXITED]     = child_bury,
         [CHILD_REFUSED]    = child_bury,
     },
-    [CHILD_ABORTING] = {
+    [CHILD_ENDING] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_RESTART]    = child_want,
-        [CHILD_KILL]       = child_kill,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_ignore,
-        [CHILD_SAID_READY] = child_ignore,     /* too late: SIGABRT is on its way */
+        [CHILD_SAID_READY] = child_ignore,     /* too late: the signal is on its way */
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_kill,       /* a stopped process does not even abort */
-        [CHILD_EXITED]     = child_bury,
-        [CHILD_REFUSED]    = child_bury,
-    },
-    [CHILD_KILLED] = {
-        [CHILD_WANTED]     = child_want,
-        [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_RESTART]    = child_want,
-        [CHILD_KILL]       = child_ignore,
-        [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_ignore,
-        [CHILD_SAID_READY] = child_ignore,
-        [CHILD_HEARTBEAT]  = child_ignore,
-        [CHILD_TIMEOUT]    = child_kill_again,
         [CHILD_EXITED]     = child_bury,
         [CHILD_REFUSED]    = child_bury,
     },
     [CHILD_BACKOFF] = {
         [CHILD_WANTED]     = child_start,      /* the operator does not wait */
         [CHILD_UNWANTED]   = child_rest,
-        [CHILD_RESTART]    = child_start,
-        [CHILD_KILL]       = child_ignore,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_ignore,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_start,
@@ -323,10 +248,7 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_FAILED] = {
         [CHILD_WANTED]     = child_start,
         [CHILD_UNWANTED]   = child_rest,
-        [CHILD_RESTART]    = child_start,
-        [CHILD_KILL]       = child_ignore,
         [CHILD_ADOPTED]    = child_never,
-        [CHILD_HELLO]      = child_ignore,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_start,

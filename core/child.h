@@ -13,8 +13,7 @@ enum child_state {
     CHILD_STARTING, /* spawned, or taken over from a former supervisor; has not said ready */
     CHILD_READY,
     CHILD_DRAINING, /* asked to end, by the operator or because the supervisor stops */
-    CHILD_ABORTING, /* hung: sent SIGABRT, for a core */
-    CHILD_KILLED,   /* sent SIGKILL */
+    CHILD_ENDING,   /* sent SIGABRT or SIGKILL */
     CHILD_BACKOFF,  /* waits for its next start */
     CHILD_FAILED,   /* the program cannot run or refuses its settings: tried again, seldom */
     _CHILD_STATE_COUNT,
@@ -23,10 +22,7 @@ enum child_state {
 enum child_event {
     CHILD_WANTED, /* the operator, or the supervisor's start */
     CHILD_UNWANTED,
-    CHILD_RESTART, /* the operator: end in order, then start */
-    CHILD_KILL,    /* the operator's drill, or the supervisor is in a hurry */
     CHILD_ADOPTED, /* it runs already, started by a supervisor before this one */
-    CHILD_HELLO,
     CHILD_SAID_READY,
     CHILD_HEARTBEAT,
     CHILD_TIMEOUT, /* the one timer, armed by the state */
@@ -44,7 +40,6 @@ struct child_ops {
     void (*set_timer)(struct child *child, uint64_t usec_from_now); /* 0: none */
     void (*changed)(struct child *child); /* the state is another; last thing of a feed */
     uint64_t (*now)(struct child *child); /* CLOCK_MONOTONIC, µs */
-    uint32_t (*random)(struct child *child);
 };
 
 struct child_timing {
@@ -58,12 +53,10 @@ struct child {
     const struct child_ops *ops;
     struct child_timing timing;
     enum child_state state;
-    bool wanted;    /* what should be; the state is what is */
-    bool was_ready; /* the current process */
-    bool asked;     /* its end was asked for: no death */
-    bool adopted;
+    bool wanted;           /* what should be; the state is what is */
+    bool was_ready;        /* the current process */
+    bool asked;            /* its end was asked for: no death */
     unsigned early_deaths; /* in a row, before ready: how far the backoff has grown */
-    uint64_t deaths;       /* that nobody asked for */
     uint64_t started_usec;
     char reason[160]; /* of the last change that was not for the better; for the operator */
 };
@@ -73,8 +66,7 @@ enum {
     CHILD_BACKOFF_MAX_USEC = 30 * 1000 * 1000,
     CHILD_FAILED_RETRY_USEC = 30 * 1000 * 1000,
     CHILD_ABORT_USEC = 2 * 1000 * 1000,
-    CHILD_KILL_USEC =
-        5 * 1000 * 1000, /* then it is said that even SIGKILL does not end it, and sent again */
+    CHILD_KILL_USEC = 5 * 1000 * 1000, /* then it hangs in the kernel: said, and tried again */
 };
 
 void child_init(struct child *child, const char *name, const struct child_timing *timing,
@@ -83,12 +75,8 @@ void child_init(struct child *child, const char *name, const struct child_timing
 /* The only door. @why stands in the log and in the reason; NULL where the event says it all. */
 void child_feed(struct child *child, enum child_event event, const char *why);
 
-/* Is there a process? */
-bool child_is_alive(const struct child *child);
-
-/* How long to wait after the @deaths'th death in a row (from 1); @random spreads it by a quarter
- * each way, within the cap. */
-uint64_t child_backoff_usec(unsigned deaths, uint32_t random);
+/* How long to wait after the @deaths'th death in a row (from 1); @random (its low bits) spreads it
+ * by a quarter each way, within the cap. */
+uint64_t child_backoff_usec(unsigned deaths, uint64_t random);
 
 const char *child_state_name(enum child_state state);
-const char *child_event_name(enum child_event event);

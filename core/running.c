@@ -117,19 +117,3 @@ uint64_t process_uptime_sec(uint64_t start_ticks)
 
     return now > started ? now - started : 0;
 }
-
-uint64_t process_pss_bytes(pid_t pid)
-{
-    _cleanup_(buf_done) struct buf rollup = {};
-    struct span rest, before, number;
-    uint64_t kib;
-
-    if (proc_read(pid, "smaps_rollup", &rollup) < 0)
-        return 0;
-    rest = buf_span(&rollup);
-    if (!span_split(&rest, SPAN("\nPss:"), &before) || !span_split(&rest, SPAN(" kB"), &number))
-        return 0;
-    while (span_eat(&number, SPAN(" ")))
-        ;
-    return span_to_uint64(number, &kib) ? kib * 1024 : 0;
-}

@@ -32,5 +32,3 @@ int process_start_ticks(pid_t pid, uint64_t *ret_ticks);
 /* A pidfd of exactly that process; -ESRCH when it is gone (a zombie is gone, too). */
 int process_open(pid_t pid, uint64_t start_ticks);
 uint64_t process_uptime_sec(uint64_t start_ticks);
-/* Its share of memory; 0: may not be known. */
-uint64_t process_pss_bytes(pid_t pid);

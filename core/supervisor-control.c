@@ -6,6 +6,7 @@
 #include "supervisor.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,6 +17,9 @@
 
 enum {
     PACKETS_TURN_MAX = 16,
+    TURNS_PER_SEC_MAX = 200, /* of one connection: who floods us must not keep us from the others */
+    HEARTBEAT_BYTES_MAX = 4096, /* all of them must fit into one status */
+    VERSION_LEN_MAX = 40,
     CONNECTIONS_PENDING_MAX = 128,
     STRANGER_LOG_USEC = 10 * 1000 * 1000,
 };
@@ -28,7 +32,6 @@ struct connection {
     pid_t pid;
     struct unit *unit;          /* NULL: the operator */
     bool greeted;               /* its Hello came */
-    bool roster_owed;           /* it did not read when one was sent */
     Bus__CommandKind command;   /* UNSET, or what the operator waits for … */
     struct unit *target;        /* … of whom … */
     uint64_t generation_before; /* … who was then this */
@@ -41,49 +44,30 @@ static void connection_free(struct connection *c)
     while (*at != c)
         at = &(*at)->next;
     *at = c->next;
-    if (c->unit && c->unit->connection == c)
+    if (c->unit)
         c->unit->connection = NULL;
     sd_event_source_disable_unref(c->source);
     close_fd(c->fd);
     free(c);
 }
 
-/* Also those that have not said hello: what a dead process left in them must not be taken for
- * its successor's words. */
 void unit_disconnect(struct unit *unit)
 {
-    struct connection *c = unit->supervisor->connections;
-
-    while (c) {
-        struct connection *next = c->next;
-
-        if (c->unit == unit)
-            connection_free(c);
-        c = next;
-    }
+    if (unit->connection)
+        connection_free(unit->connection);
 }
 
 /* Rosters */
 
-static bool uid_is_listed(const Bus__Roster *roster, uint32_t uid)
-{
-    for (size_t i = 0; i < roster->n_uids; i++)
-        if (roster->uids[i] == uid)
-            return true;
-    return false;
-}
-
 static void roster_fill(const struct supervisor *s, Bus__Roster *roster, Bus__RosterEntry *entries)
 {
+    roster->uids[roster->n_uids++] = 0;
     roster->uids[roster->n_uids++] = geteuid();
-    if (!uid_is_listed(roster, 0))
-        roster->uids[roster->n_uids++] = 0;
     for (size_t i = 0; i < s->unit_count; i++) {
         const struct unit *unit = s->units[i];
         Bus__RosterEntry *entry = &entries[roster->n_entries];
 
-        if (!uid_is_listed(roster, unit->config.uid))
-            roster->uids[roster->n_uids++] = unit->config.uid;
+        roster->uids[roster->n_uids++] = unit->config.uid;
         if (!unit_is_running(unit))
             continue;
         bus__roster_entry__init(entry);
@@ -94,9 +78,9 @@ static void roster_fill(const struct supervisor *s, Bus__Roster *roster, Bus__Ro
     }
 }
 
-/* To @only, or to every plugin. */
-static void roster_send(struct supervisor *s, struct connection *only)
+static int roster_send(const struct connection *c)
 {
+    const struct supervisor *s = c->supervisor;
     _cleanup_(freep) uint32_t *uids = xnew_n(uint32_t, s->unit_count + 2);
     _cleanup_(freep) Bus__RosterEntry *entries = xnew_n(Bus__RosterEntry, s->unit_count + 1);
     _cleanup_(freep) Bus__RosterEntry **pointers = xnew_n(Bus__RosterEntry *, s->unit_count + 1);
@@ -106,18 +90,20 @@ static void roster_send(struct supervisor *s, struct connection *only)
     roster.uids = uids;
     roster.entries = pointers;
     roster_fill(s, &roster, entries);
-    for (struct connection *c = s->connections; c; c = c->next) {
-        if (!c->greeted || (only && c != only))
-            continue;
-        /* One that does not read is hung and gets it when it reads again, or it is dead, which
-         * its pidfd says. */
-        c->roster_owed = control_send(c->fd, &packet, NULL, 0) < 0;
-    }
+    return control_send(c->fd, &packet, NULL, 0);
 }
 
+/* A plugin that does not read is hung. Cut off, it knows that its roster is old; if it lives, it
+ * comes again and gets this one. */
 void supervisor_send_rosters(struct supervisor *s)
 {
-    roster_send(s, NULL);
+    struct connection *next;
+
+    for (struct connection *c = s->connections; c; c = next) {
+        next = c->next;
+        if (c->greeted && roster_send(c) < 0)
+            connection_free(c);
+    }
 }
 
 bool unit_send_drain(struct unit *unit, uint64_t deadline_usec)
@@ -126,23 +112,31 @@ bool unit_send_drain(struct unit *unit, uint64_t deadline_usec)
     Bus__Control packet = CONTROL_INIT(DRAIN, drain, &drain);
 
     drain.deadline_usec = deadline_usec;
-    return unit->connection && control_send(unit->connection->fd, &packet, NULL, 0) == 0;
+    return unit->connection && unit->connection->greeted &&
+           control_send(unit->connection->fd, &packet, NULL, 0) == 0;
 }
 
-/* What plugins say. A handler takes @packet or leaves it, and returns -errno when the connection
- * is to end. */
+/* What plugins say. A handler takes the packet or descriptors, or leaves them; it returns -errno
+ * when the connection is to end. */
 
-static void take_hello_sockets(struct connection *c, const Bus__Hello *hello, int *fds,
-                               unsigned fd_count)
+struct received {
+    Bus__Control *packet;
+    int fds[CONTROL_FDS_MAX]; /* -1: taken */
+    unsigned fd_count;
+};
+
+static void take_hello_sockets(struct unit *unit, struct received *in)
 {
-    for (unsigned i = 0; i < fd_count && i < hello->n_socket_names; i++)
-        if (listen_sockets_give(&c->unit->config.sockets, hello->socket_names[i], fds[i], false))
-            fds[i] = -1;
+    const Bus__Hello *hello = in->packet->hello;
+
+    for (unsigned i = 0; i < in->fd_count && i < hello->n_socket_names; i++)
+        if (listen_sockets_give(&unit->config.sockets, hello->socket_names[i], in->fds[i], false))
+            in->fds[i] = -1;
 }
 
-static int on_hello(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+static int on_hello(struct connection *c, struct received *in)
 {
-    const Bus__Hello *hello = (*packet)->hello;
+    const Bus__Hello *hello = in->packet->hello;
     struct unit *unit = c->unit;
 
     if (hello->generation != unit->generation) {
@@ -150,36 +144,35 @@ static int on_hello(struct connection *c, Bus__Control **packet, int *fds, unsig
                   F_PLUGIN(unit->config.name), F_GENERATION(hello->generation));
         return -EPROTO;
     }
-    if (unit->connection && unit->connection != c)
-        connection_free(unit->connection); /* it is here again before its old one was seen closed */
-    unit->connection = c;
     c->greeted = true;
     free(unit->version);
-    unit->version = xstrdup(hello->version);
-    take_hello_sockets(c, hello, fds, fd_count);
-    roster_send(c->supervisor, c);
-    child_feed(&unit->child, CHILD_HELLO, NULL);
+    unit->version = xstrndup(hello->version, VERSION_LEN_MAX);
+    take_hello_sockets(unit, in);
     if (hello->ready)
         child_feed(&unit->child, CHILD_SAID_READY, NULL);
-    return 0;
+    return roster_send(c);
 }
 
-static int on_ready(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+static int on_ready(struct connection *c, struct received *in)
 {
     child_feed(&c->unit->child, CHILD_SAID_READY, NULL);
     return 0;
 }
 
-static int on_heartbeat(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+static int on_heartbeat(struct connection *c, struct received *in)
 {
+    if (bus__control__get_packed_size(in->packet) > HEARTBEAT_BYTES_MAX)
+        return -EMSGSIZE;
     if (c->unit->heartbeat)
         bus__control__free_unpacked(c->unit->heartbeat, NULL);
-    c->unit->heartbeat = TAKE_PTR(*packet);
+    c->unit->heartbeat = TAKE_PTR(in->packet);
     child_feed(&c->unit->child, CHILD_HEARTBEAT, NULL);
     return 0;
 }
 
 /* What the operator says */
+
+static const char by_operator[] = "asked by the operator";
 
 static Bus__ChildState state_shown(enum child_state state)
 {
@@ -188,8 +181,7 @@ static Bus__ChildState state_shown(enum child_state state)
         [CHILD_STARTING] = BUS__CHILD_STATE__CHILD_STATE_STARTING,
         [CHILD_READY] = BUS__CHILD_STATE__CHILD_STATE_READY,
         [CHILD_DRAINING] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
-        [CHILD_ABORTING] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
-        [CHILD_KILLED] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
+        [CHILD_ENDING] = BUS__CHILD_STATE__CHILD_STATE_DRAINING,
         [CHILD_BACKOFF] = BUS__CHILD_STATE__CHILD_STATE_BACKOFF,
         [CHILD_FAILED] = BUS__CHILD_STATE__CHILD_STATE_FAILED,
     };
@@ -221,7 +213,6 @@ static void plugin_status_fill(const struct unit *unit, Bus__PluginStatus *out)
         return;
     out->pid = (uint64_t)unit->pid;
     out->uptime_sec = process_uptime_sec(unit->start_ticks);
-    out->pss_bytes = process_pss_bytes(unit->pid);
     out->version = unit->version ?: (char *)"";
     if (unit->heartbeat) {
         out->n_stats = unit->heartbeat->heartbeat->n_stats;
@@ -229,7 +220,7 @@ static void plugin_status_fill(const struct unit *unit, Bus__PluginStatus *out)
     }
 }
 
-static int on_status_get(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+static int on_status_get(struct connection *c, struct received *in)
 {
     struct supervisor *s = c->supervisor;
     _cleanup_(freep) Bus__PluginStatus *plugins = xnew_n(Bus__PluginStatus, s->unit_count + 1);
@@ -277,50 +268,51 @@ static const struct unit *role_holder(const struct unit *unit)
 }
 
 /* NULL, or why the plugin cannot be started now. */
-static const char *start_check(struct unit *unit, struct config_error *error)
+static const char *start(struct unit *unit, bool again, struct config_error *error)
 {
     const struct unit *holder = role_holder(unit);
+    bool runs = unit->child.state == CHILD_STARTING || unit->child.state == CHILD_READY;
 
+    if (runs && !again)
+        return NULL; /* with what it was started with: its file is for the next start */
     if (holder) {
         snprintf(error->text, sizeof(error->text), "role %s is filled by %s: stop that first",
                  unit->config.role, holder->config.name);
         return error->text;
     }
-    return unit_reload(unit, error) == 0 ? NULL : error->text;
+    if (unit_reload(unit, error) != 0)
+        return error->text;
+    if (runs)
+        child_feed(&unit->child, CHILD_UNWANTED, by_operator);
+    child_feed(&unit->child, CHILD_WANTED, by_operator);
+    return NULL;
 }
 
-/* Feeds the child what was asked for. NULL, or why it cannot be. */
+/* NULL, or why it cannot be. */
 static const char *command_begin(struct unit *unit, Bus__CommandKind kind,
                                  struct config_error *error)
 {
-    static const char why[] = "asked by the operator";
-    const char *refusal = NULL;
-
     switch (kind) {
     case BUS__COMMAND_KIND__COMMAND_KIND_START:
+        return start(unit, false, error);
     case BUS__COMMAND_KIND__COMMAND_KIND_RESTART:
-        refusal = start_check(unit, error);
-        if (!refusal)
-            child_feed(&unit->child,
-                       kind == BUS__COMMAND_KIND__COMMAND_KIND_START ? CHILD_WANTED : CHILD_RESTART,
-                       why);
-        return refusal;
+        return start(unit, true, error);
     case BUS__COMMAND_KIND__COMMAND_KIND_STOP:
-        child_feed(&unit->child, CHILD_UNWANTED, why);
+        child_feed(&unit->child, CHILD_UNWANTED, by_operator);
         return NULL;
     case BUS__COMMAND_KIND__COMMAND_KIND_KILL:
         if (!unit_is_running(unit))
             return "it is not running";
-        child_feed(&unit->child, CHILD_KILL, why);
+        unit_signal(unit, SIGKILL);
         return NULL;
     default:
         return "this brinkd does not know that command";
     }
 }
 
-static int on_command(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count)
+static int on_command(struct connection *c, struct received *in)
 {
-    const Bus__Command *command = (*packet)->command;
+    const Bus__Command *command = in->packet->command;
     struct supervisor *s = c->supervisor;
     struct unit *unit = supervisor_find_name(s, command->plugin);
     struct config_error error;
@@ -400,7 +392,7 @@ void supervisor_answer_commands(struct supervisor *s)
 
 enum { FROM_PLUGIN = 1, FROM_OPERATOR = 2 };
 
-typedef int control_fn(struct connection *c, Bus__Control **packet, int *fds, unsigned fd_count);
+typedef int control_fn(struct connection *c, struct received *in);
 
 static const struct control_handler {
     Bus__Control__BodyCase body;
@@ -423,15 +415,14 @@ static void log_stranger(struct supervisor *s, int error, const char *reason, pi
                   F_PID(pid), F_UID(uid), F_NUM("suppressed", suppressed));
 }
 
-static int connection_dispatch(struct connection *c, Bus__Control **packet, int *fds,
-                               unsigned fd_count)
+static int connection_dispatch(struct connection *c, struct received *in)
 {
     unsigned peer = c->unit ? FROM_PLUGIN : FROM_OPERATOR;
 
     for (size_t i = 0; i < ELEMENTSOF(control_handlers); i++) {
         const struct control_handler *handler = &control_handlers[i];
 
-        if (handler->body != (*packet)->body_case)
+        if (handler->body != in->packet->body_case)
             continue;
         if (!(handler->peers & peer)) {
             log_stranger(c->supervisor, 0,
@@ -442,7 +433,7 @@ static int connection_dispatch(struct connection *c, Bus__Control **packet, int 
         }
         if (c->unit && !c->greeted && handler->fn != on_hello)
             return -EPROTO;
-        return handler->fn(c, packet, fds, fd_count);
+        return handler->fn(c, in);
     }
     log_event(LOG_DEBUG, 0, "control packet of an unknown kind", F_PID(c->pid));
     return 0; /* of a newer one; what is not known is not needed */
@@ -451,21 +442,19 @@ static int connection_dispatch(struct connection *c, Bus__Control **packet, int 
 /* One packet. Negative: the connection is over, or -EAGAIN. */
 static int connection_take_packet(struct connection *c)
 {
-    Bus__Control *packet = NULL;
-    int fds[CONTROL_FDS_MAX];
-    unsigned fd_count = 0;
-    int r = control_receive(c->fd, &packet, fds, &fd_count);
+    struct received in = {};
+    int r = control_receive(c->fd, &in.packet, in.fds, &in.fd_count);
 
     if (r < 0)
         return r;
-    if (!packet)
+    if (!in.packet)
         return -ECONNRESET;
-    r = connection_dispatch(c, &packet, fds, fd_count);
-    for (unsigned i = 0; i < fd_count; i++)
-        close_fd(fds[i]);
-    if (packet)
-        bus__control__free_unpacked(packet, NULL);
-    return r == -EAGAIN ? -ENOBUFS : r; /* an operator who asks and does not read */
+    r = connection_dispatch(c, &in);
+    for (unsigned i = 0; i < in.fd_count; i++)
+        close_fd(in.fds[i]);
+    if (in.packet)
+        bus__control__free_unpacked(in.packet, NULL);
+    return r == -EAGAIN ? -ENOBUFS : r; /* it asks and does not read */
 }
 
 static int connection_on_readable(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -476,20 +465,29 @@ static int connection_on_readable(sd_event_source *source, int fd, uint32_t reve
         int r = connection_take_packet(c);
 
         if (r == -EAGAIN)
-            break;
+            return 0;
         if (r < 0) {
             if (r != -ECONNRESET && r != -EPIPE)
-                log_stranger(c->supervisor, r, "it cannot be understood", c->pid, (uid_t)-1);
+                log_stranger(c->supervisor, r, "it does not keep to the protocol", c->pid,
+                             (uid_t)-1);
             connection_free(c);
             return 0;
         }
     }
-    if (c->roster_owed)
-        roster_send(c->supervisor, c);
     return 0;
 }
 
 /* Accepting */
+
+/* What is said is heard before silence is judged, but not without a bound. */
+static int add_heard_first(struct supervisor *s, int fd, sd_event_io_handler_t handler,
+                           void *userdata, sd_event_source **ret)
+{
+    int r = sd_event_add_io(s->event, ret, fd, EPOLLIN, handler, userdata);
+
+    r = keep_or_exit(r, *ret, SD_EVENT_PRIORITY_IMPORTANT);
+    return r < 0 ? r : sd_event_source_set_ratelimit(*ret, 1000 * 1000, TURNS_PER_SEC_MAX);
+}
 
 static void connection_add_take(struct supervisor *s, int fd, pid_t pid)
 {
@@ -499,11 +497,11 @@ static void connection_add_take(struct supervisor *s, int fd, pid_t pid)
     *c = (struct connection){ .next = s->connections, .supervisor = s, .fd = fd, .pid = pid };
     s->connections = c;
     c->unit = supervisor_find_pid(s, pid);
-    r = sd_event_add_io(s->event, &c->source, fd, EPOLLIN, connection_on_readable, c);
-    if (r >= 0)
-        r = sd_event_source_set_exit_on_failure(c->source, true);
-    if (r >= 0)
-        r = sd_event_source_set_priority(c->source, SD_EVENT_PRIORITY_IMPORTANT);
+    if (c->unit) {
+        unit_disconnect(c->unit); /* it is here again before its old one was seen closed */
+        c->unit->connection = c;
+    }
+    r = add_heard_first(s, fd, connection_on_readable, c, &c->source);
     if (r < 0) {
         log_event(LOG_ERR, r, "cannot watch a control connection", F_PID(pid));
         connection_free(c);
@@ -564,13 +562,7 @@ int supervisor_control_open(struct supervisor *s)
         log_event(LOG_ERR, r, "cannot listen on the control socket", F_PATH(s->control_path));
         return r;
     }
-    r = sd_event_add_io(s->event, &s->control_source, s->control_fd, EPOLLIN, supervisor_on_accept,
-                        s);
-    if (r >= 0)
-        r = sd_event_source_set_exit_on_failure(s->control_source, true);
-    if (r >= 0)
-        r = sd_event_source_set_priority(s->control_source, SD_EVENT_PRIORITY_IMPORTANT);
-    return r < 0 ? r : 0;
+    return add_heard_first(s, s->control_fd, supervisor_on_accept, s, &s->control_source);
 }
 
 void supervisor_control_close(struct supervisor *s)

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -29,8 +28,6 @@
 enum {
     MISSED_HEARTBEATS = 5,
     TIMER_ACCURACY_USEC = 1000,
-    SETTLE_GRACE_USEC = 1000 * 1000,
-    SETTLE_MAX_USEC = 60 * 1000 * 1000, /* below systemd's patience with a start */
     STOP_GRACE_USEC = 10 * 1000 * 1000,
 };
 
@@ -51,8 +48,9 @@ bool unit_is_running(const struct unit *unit)
 
 struct unit *supervisor_find_pid(struct supervisor *s, pid_t pid)
 {
+    /* 0 is what the kernel says of a process in another namespace, too. */
     for (size_t i = 0; i < s->unit_count; i++)
-        if (s->units[i]->pid == pid)
+        if (pid > 0 && s->units[i]->pid == pid)
             return s->units[i];
     return NULL;
 }
@@ -70,8 +68,7 @@ void supervisor_turn(struct supervisor *s)
     sd_event_source_set_enabled(s->turn_source, SD_EVENT_ONESHOT);
 }
 
-/* Better dead than deaf: whoever restarts the supervisor finds the plugins running. */
-static int keep_or_exit(int r, sd_event_source *source, int64_t priority)
+int keep_or_exit(int r, sd_event_source *source, int64_t priority)
 {
     if (r >= 0)
         r = sd_event_source_set_exit_on_failure(source, true);
@@ -100,7 +97,7 @@ static enum child_event judge_end(const struct unit *unit, const siginfo_t *how,
     struct spawn_failure failure;
 
     if (unit->gate >= 0 && spawn_failed(unit->gate, &failure)) {
-        snprintf(text, size, "%s: %s: %s", unit->config.exec, spawn_step_name(failure.step),
+        snprintf(text, size, "%s: %s: %s", unit->config.exec, failure.step,
                  strerror(failure.error));
         return spawn_failure_is_lasting(&failure) ? CHILD_REFUSED : CHILD_EXITED;
     }
@@ -133,14 +130,11 @@ static void unit_on_end(struct unit *unit, const siginfo_t *how)
     enum child_event event = judge_end(unit, how, text, sizeof(text));
     bool asked = unit->child.asked;
 
-    if (asked) {
-        log_event(LOG_INFO, 0, "plugin ended", F_PLUGIN(unit->config.name), F_PID(unit->pid),
-                  F_GENERATION(unit->generation), F_REASON(text));
-    } else {
-        log_event(LOG_WARNING, 0, "plugin died", F_PLUGIN(unit->config.name), F_PID(unit->pid),
-                  F_GENERATION(unit->generation), F_REASON(text));
+    log_event(asked ? LOG_INFO : LOG_WARNING, 0, asked ? "plugin ended" : "plugin died",
+              F_PLUGIN(unit->config.name), F_PID(unit->pid), F_GENERATION(unit->generation),
+              F_REASON(text));
+    if (!asked)
         tally_add_death(&s->tally, unit->config.name, utc_sec(), text);
-    }
     unit_forget_process(unit);
     s->processes_changed = true;
     child_feed(&unit->child, event, asked ? NULL : text); /* why it was asked to is known better */
@@ -244,19 +238,22 @@ static int unit_spawn(struct child *child)
     return 0;
 }
 
-static void unit_signal(struct child *child, int signal_number)
+void unit_signal(struct unit *unit, int number)
 {
-    struct unit *unit = unit_of(child);
+    if (pidfd_send_signal(unit->pidfd, number, NULL, 0) < 0 && errno != ESRCH)
+        log_event(LOG_ERR, errno, "cannot send a signal", F_PLUGIN(unit->config.name),
+                  F_NUM("signal", number));
+}
 
-    if (pidfd_send_signal(unit->pidfd, signal_number, NULL, 0) < 0 && errno != ESRCH)
-        log_event(LOG_ERR, errno, "cannot send a signal", F_PLUGIN(child->name),
-                  F_NUM("signal", signal_number));
+static void unit_signal_child(struct child *child, int number)
+{
+    unit_signal(unit_of(child), number);
 }
 
 static void unit_drain(struct child *child, uint64_t deadline_usec)
 {
     if (!unit_send_drain(unit_of(child), deadline_usec))
-        unit_signal(child, SIGTERM);
+        unit_signal(unit_of(child), SIGTERM);
 }
 
 static void unit_set_timer(struct child *child, uint64_t usec_from_now)
@@ -275,6 +272,7 @@ static void unit_on_change(struct child *child)
      * refused. */
     if (child->state == CHILD_STOPPED)
         listen_sockets_close(&unit->config.sockets);
+    unit->tried |= child->state != CHILD_STARTING && child->state != CHILD_ENDING;
     supervisor_turn(unit->supervisor);
 }
 
@@ -283,23 +281,13 @@ static uint64_t unit_now(struct child *child)
     return now_usec();
 }
 
-static uint32_t unit_random(struct child *child)
-{
-    uint32_t value = 0;
-
-    if (getrandom(&value, sizeof(value), GRND_NONBLOCK) < 0)
-        return (uint32_t)now_usec(); /* jitter need not be good */
-    return value;
-}
-
 static const struct child_ops unit_child_ops = {
     .spawn = unit_spawn,
     .drain = unit_drain,
-    .signal = unit_signal,
+    .signal = unit_signal_child,
     .set_timer = unit_set_timer,
     .changed = unit_on_change,
     .now = unit_now,
-    .random = unit_random,
 };
 
 static int unit_on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -341,7 +329,6 @@ static int unit_add(struct supervisor *s, struct child_config *config)
     unit->pidfd = unit->gate = -1;
     unit->config = *config;
     *config = (struct child_config){};
-    spawn_cap_limits(&unit->config);
     child_init(&unit->child, unit->config.name, &timing, &unit_child_ops);
     s->units[s->unit_count++] = unit;
     r = sd_event_add_time(s->event, &unit->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
@@ -382,7 +369,6 @@ int unit_reload(struct unit *unit, struct config_error *ret_error)
     sockets = new.sockets; /* the open ones stay */
     new.sockets = old->sockets;
     old->sockets = sockets;
-    spawn_cap_limits(&new);
     child_config_done(old);
     *old = new;
     unit->child.name = unit->config.name;
@@ -439,27 +425,23 @@ static void save_running(struct supervisor *s)
                   F_PATH(s->state_path));
 }
 
-/* Descriptors from systemd, named NAME or PLUGIN.NAME. Each goes to the first socket of that
- * name that has none. */
+/* Descriptors from systemd, named PLUGIN.SOCKET. */
+static bool take_systemd_socket(struct supervisor *s, const char *name, int fd)
+{
+    const char *dot = strchr(name, '.');
+    _cleanup_(freep) char *plugin = dot ? xstrndup(name, (size_t)(dot - name)) : NULL;
+    struct unit *unit = plugin ? supervisor_find_name(s, plugin) : NULL;
+
+    return unit && listen_sockets_give(&unit->config.sockets, dot + 1, fd, true);
+}
+
 static void take_systemd_sockets(struct supervisor *s)
 {
     char **names = NULL;
     int n = sd_listen_fds_with_names(true, &names);
 
     for (int i = 0; i < n; i++) {
-        const char *dot = strchr(names[i], '.');
-        bool taken = false;
-
-        for (size_t u = 0; u < s->unit_count && !taken; u++) {
-            struct unit *unit = s->units[u];
-            size_t prefix = strlen(unit->config.name);
-            bool is_qualified = dot && (size_t)(dot - names[i]) == prefix &&
-                                strncmp(names[i], unit->config.name, prefix) == 0;
-
-            taken = listen_sockets_give(&unit->config.sockets, is_qualified ? dot + 1 : names[i],
-                                        SD_LISTEN_FDS_START + i, true);
-        }
-        if (!taken) {
+        if (!take_systemd_socket(s, names[i], SD_LISTEN_FDS_START + i)) {
             log_event(LOG_WARNING, 0, "a socket from systemd that no plugin asks for is closed",
                       F_STR("name", names[i]));
             close(SD_LISTEN_FDS_START + i);
@@ -471,11 +453,13 @@ static void take_systemd_sockets(struct supervisor *s)
 
 /* Telling systemd */
 
+/* One plugin that does not come up must not make systemd think that nothing did, and restart the
+ * others with it: ready is when each has had its chance. */
 static void supervisor_notify(struct supervisor *s)
 {
     const struct unit *waiting = NULL;
     unsigned wanted = 0, ready = 0;
-    char text[sizeof(s->status_told)];
+    bool all_tried = true;
 
     for (size_t i = 0; i < s->unit_count; i++) {
         const struct unit *unit = s->units[i];
@@ -484,33 +468,16 @@ static void supervisor_notify(struct supervisor *s)
         ready += unit->child.state == CHILD_READY;
         if (unit->child.wanted && unit->child.state != CHILD_READY)
             waiting = unit;
+        all_tried = all_tried && (unit->tried || !unit->child.wanted);
     }
-    if (s->stopping)
-        return;
-    snprintf(text, sizeof(text), "STATUS=%u of %u plugins ready%s%s%s%s", ready, wanted,
-             waiting ? "; " : "", waiting ? waiting->config.name : "", waiting ? " is " : "",
-             waiting ? child_state_name(waiting->child.state) : "");
-    if (strcmp(text, s->status_told) != 0)
-        sd_notify(0, strcpy(s->status_told, text));
-    if (waiting || s->ready_told)
+    sd_notifyf(0, "STATUS=%u of %u plugins ready%s%s%s%s", ready, wanted, waiting ? "; " : "",
+               waiting ? waiting->config.name : "", waiting ? " is " : "",
+               waiting ? child_state_name(waiting->child.state) : "");
+    if (s->ready_told || !all_tried)
         return;
     log_event(LOG_INFO, 0, "ready", F_COUNT(ready));
     sd_notify(0, "READY=1");
     s->ready_told = true;
-}
-
-/* One plugin that does not come up must not make systemd think that nothing did, and restart the
- * others with it. */
-static int supervisor_on_settle(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct supervisor *s = userdata;
-
-    if (s->ready_told)
-        return 0;
-    log_event(LOG_WARNING, 0, "not every plugin became ready in time, going on with the others");
-    sd_notify(0, "READY=1");
-    s->ready_told = true;
-    return 0;
 }
 
 /* Stopping */
@@ -533,18 +500,15 @@ static bool stop_stage(struct supervisor *s, bool with_sockets)
     return over;
 }
 
+/* Two stages, each with the patience that the slowest asks for. */
 static uint64_t stop_deadline_usec(const struct supervisor *s)
 {
-    uint64_t longest[2] = {};
+    uint64_t longest = 0;
 
-    for (size_t i = 0; i < s->unit_count; i++) {
-        const struct child_config *config = &s->units[i]->config;
-        uint64_t *stage = &longest[config->sockets.count > 0];
-
-        if (*stage < config->drain_timeout_usec)
-            *stage = config->drain_timeout_usec;
-    }
-    return longest[0] + longest[1] + STOP_GRACE_USEC;
+    for (size_t i = 0; i < s->unit_count; i++)
+        if (longest < s->units[i]->config.drain_timeout_usec)
+            longest = s->units[i]->config.drain_timeout_usec;
+    return 2 * longest + STOP_GRACE_USEC;
 }
 
 static int supervisor_on_stop_deadline(sd_event_source *source, uint64_t usec, void *userdata)
@@ -582,20 +546,10 @@ static int supervisor_on_sigterm(sd_event_source *source, const struct signalfd_
         return supervisor_stop(s);
     log_event(LOG_WARNING, 0, "asked again to stop: plugins are killed");
     for (size_t i = 0; i < s->unit_count; i++) {
-        struct child *child = &s->units[i]->child;
-
-        child_feed(child, CHILD_UNWANTED, "brinkd stops");
-        child_feed(child, CHILD_KILL, "brinkd stops at once");
+        child_feed(&s->units[i]->child, CHILD_UNWANTED, "brinkd stops at once");
+        if (unit_is_running(s->units[i]))
+            unit_signal(s->units[i], SIGKILL);
     }
-    return 0;
-}
-
-static int supervisor_on_sighup(sd_event_source *source, const struct signalfd_siginfo *info,
-                                void *userdata)
-{
-    log_event(LOG_INFO, 0,
-              "SIGHUP changes nothing: a plugin's file is read when the plugin is restarted, "
-              "brink.yaml when brinkd is");
     return 0;
 }
 
@@ -629,8 +583,9 @@ static int supervisor_on_turn(sd_event_source *source, void *userdata)
     s->processes_changed = s->roster_changed = false;
     open_gates(s);
     supervisor_answer_commands(s);
-    supervisor_notify(s);
-    if (s->stopping && stop_stage(s, true) && stop_stage(s, false))
+    if (!s->stopping)
+        supervisor_notify(s);
+    else if (stop_stage(s, true) && stop_stage(s, false))
         return sd_event_exit(s->event, 0);
     return 0;
 }
@@ -705,43 +660,30 @@ static int supervisor_make_folders(const struct supervisor *s)
     return r;
 }
 
-static int add_signal(struct supervisor *s, sd_event_source **ret, int number,
-                      sd_event_signal_handler_t handler, int64_t priority)
-{
-    sigset_t set;
-    int r;
-
-    sigemptyset(&set);
-    sigaddset(&set, number);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -errno;
-    r = sd_event_add_signal(s->event, ret, number, handler, s);
-    return keep_or_exit(r, *ret, priority);
-}
-
 static int supervisor_add_sources(struct supervisor *s)
 {
+    const struct {
+        int number;
+        sd_event_signal_handler_t handler;
+        int64_t priority;
+    } signals[SIGNAL_SOURCES] = {
+        { SIGTERM, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL },
+        { SIGINT, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL },
+        /* After the pidfds: most ends are seen there. */
+        { SIGCHLD, supervisor_on_sigchld, SD_EVENT_PRIORITY_NORMAL + 1 },
+    };
     int r;
 
-    r = add_signal(s, &s->sigterm_source, SIGTERM, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL);
-    if (r < 0)
-        return r;
-    r = add_signal(s, &s->sigint_source, SIGINT, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL);
-    if (r < 0)
-        return r;
-    r = add_signal(s, &s->sighup_source, SIGHUP, supervisor_on_sighup, SD_EVENT_PRIORITY_NORMAL);
-    if (r < 0)
-        return r;
-    /* After the pidfds: most ends are seen there. */
-    r = add_signal(s, &s->sigchld_source, SIGCHLD, supervisor_on_sigchld,
-                   SD_EVENT_PRIORITY_NORMAL + 1);
-    if (r < 0)
-        return r;
+    for (size_t i = 0; i < SIGNAL_SOURCES; i++) {
+        r = sd_event_add_signal(s->event, &s->signal_sources[i],
+                                signals[i].number | SD_EVENT_SIGNAL_PROCMASK, signals[i].handler,
+                                s);
+        r = keep_or_exit(r, s->signal_sources[i], signals[i].priority);
+        if (r < 0)
+            return r;
+    }
     r = sd_event_add_defer(s->event, &s->turn_source, supervisor_on_turn, s);
-    r = keep_or_exit(r, s->turn_source, PRIORITY_TURN);
-    if (r < 0)
-        return r;
-    return sd_event_source_set_enabled(s->turn_source, SD_EVENT_OFF);
+    return keep_or_exit(r, s->turn_source, PRIORITY_TURN);
 }
 
 static gid_t group_of(const struct child_configs *configs)
@@ -759,6 +701,7 @@ static int supervisor_settle_in(struct supervisor *s)
     int r;
 
     signal(SIGPIPE, SIG_IGN); /* a log that nobody reads any more is no reason to end */
+    signal(SIGHUP, SIG_IGN);  /* nor is a terminal; files are read when a plugin is restarted */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         return -errno;
     r = supervisor_make_folders(s);
@@ -829,26 +772,10 @@ int supervisor_new_take(const struct appliance *appliance, struct child_configs 
     return 0;
 }
 
-static uint64_t settle_usec(const struct supervisor *s)
-{
-    uint64_t longest = 0;
-
-    for (size_t i = 0; i < s->unit_count; i++)
-        if (longest < s->units[i]->config.ready_timeout_usec)
-            longest = s->units[i]->config.ready_timeout_usec;
-    longest += SETTLE_GRACE_USEC;
-    return longest < SETTLE_MAX_USEC ? longest : SETTLE_MAX_USEC;
-}
-
 int supervisor_run(struct supervisor *s)
 {
     int r;
 
-    r = sd_event_add_time_relative(s->event, &s->settle_timer, CLOCK_MONOTONIC, settle_usec(s), 0,
-                                   supervisor_on_settle, s);
-    r = keep_or_exit(r, s->settle_timer, PRIORITY_TIMER);
-    if (r < 0)
-        return r;
     for (size_t i = 0; i < s->unit_count; i++)
         if (s->units[i]->config.enabled && !unit_is_running(s->units[i]))
             child_feed(&s->units[i]->child, CHILD_WANTED, NULL);
@@ -867,13 +794,10 @@ struct supervisor *supervisor_free(struct supervisor *s)
     for (size_t i = 0; i < s->unit_count; i++)
         unit_free(s->units[i]);
     free(s->units);
-    sd_event_source_disable_unref(s->settle_timer);
     sd_event_source_disable_unref(s->stop_timer);
     sd_event_source_disable_unref(s->turn_source);
-    sd_event_source_disable_unref(s->sigchld_source);
-    sd_event_source_disable_unref(s->sighup_source);
-    sd_event_source_disable_unref(s->sigint_source);
-    sd_event_source_disable_unref(s->sigterm_source);
+    for (size_t i = 0; i < SIGNAL_SOURCES; i++)
+        sd_event_source_disable_unref(s->signal_sources[i]);
     sd_event_unref(s->event);
     tally_done(&s->tally);
     close_fd(s->lock_fd);

@@ -33,18 +33,20 @@ struct unit {
     int gate;      /* -1: adopted */
     bool released; /* the gate was opened */
     sd_event_source *exit_source;
-    struct connection *connection; /* NULL until its Hello, and while it is broken */
+    struct connection *connection; /* the newest */
     char *version;
     Bus__Control *heartbeat; /* the last: its numbers are the operator's */
 
     uint64_t generation; /* of the process now, or the last one */
+    bool tried;          /* the first start led somewhere: systemd need not wait for it */
 };
+
+enum { SIGNAL_SOURCES = 3 };
 
 struct supervisor {
     const struct appliance *appliance;
     sd_event *event;
-    sd_event_source *sigterm_source, *sigint_source, *sighup_source, *sigchld_source;
-    sd_event_source *turn_source, *settle_timer, *stop_timer;
+    sd_event_source *signal_sources[SIGNAL_SOURCES], *turn_source, *stop_timer;
     struct unit **units; /* in the order of their names */
     size_t unit_count;
     struct tally tally;
@@ -53,7 +55,6 @@ struct supervisor {
     int lock_fd;
     bool roster_changed, processes_changed;
     bool ready_told, stopping;
-    char status_told[160]; /* what systemd shows now */
 
     int control_fd;
     char *control_path;
@@ -80,6 +81,11 @@ struct unit *supervisor_find_name(struct supervisor *s, const char *name);
 int unit_reload(struct unit *unit, struct config_error *ret_error);
 /* Handlers' work of this turn is to be settled: gates opened, rosters sent, commands answered. */
 void supervisor_turn(struct supervisor *s);
+/* For what sd_event_add_…() returned. Better dead than deaf: whoever restarts the supervisor finds
+ * the plugins running. */
+int keep_or_exit(int r, sd_event_source *source, int64_t priority);
+/* Only its exit changes its state. */
+void unit_signal(struct unit *unit, int number);
 
 /* supervisor-control.c */
 int supervisor_control_open(struct supervisor *s);

@@ -18,11 +18,20 @@
 #include "mem.h"
 #include "timer.h"
 
-enum { RETRY_MSEC = 20 };
+enum { RETRY_MSEC = 20, LONG_BYTES = 100 * 1000, FLOOD_PACKETS = 1000 };
 
-enum mode { MODE_GOOD, MODE_SILENT, MODE_CRASH, MODE_REFUSE, MODE_DEAF };
+enum mode {
+    MODE_GOOD,
+    MODE_SILENT,
+    MODE_CRASH,
+    MODE_REFUSE,
+    MODE_DEAF,
+    MODE_FLOOD,  /* heartbeats without end */
+    MODE_LENGTHY /* heartbeats that are too long */
+};
 
-static const char *const mode_names[] = { "good", "silent", "crash", "refuse", "deaf", NULL };
+static const char *const mode_names[] = { "good", "silent", "crash",   "refuse",
+                                          "deaf", "flood",  "lengthy", NULL };
 
 struct settings {
     int mode;
@@ -39,6 +48,7 @@ struct program {
     int listen; /* -1: none */
     bool ready, draining;
     uint64_t heartbeat_usec, next_heartbeat_usec;
+    char text[LONG_BYTES + 1];
 };
 
 static int settings_load(int fd, const char *name, struct settings *ret)
@@ -105,7 +115,7 @@ static void say_heartbeat(struct program *p)
     Bus__Heartbeat heartbeat = BUS__HEARTBEAT__INIT;
     Bus__Control packet = CONTROL_INIT(HEARTBEAT, heartbeat, &heartbeat);
 
-    if (now_usec() < p->next_heartbeat_usec)
+    if (now_usec() < p->next_heartbeat_usec && p->mode != MODE_FLOOD)
         return;
     p->next_heartbeat_usec = now_usec() + p->heartbeat_usec;
     stat.name = (char *)"answer";
@@ -113,8 +123,12 @@ static void say_heartbeat(struct program *p)
     heartbeat.stats = stats;
     heartbeat.n_stats = 1;
     heartbeat.status = (char *)"fine";
-    say(p, &packet, NULL, 0);
-    log_event(LOG_INFO, 0, "heartbeat");
+    if (p->mode == MODE_LENGTHY)
+        heartbeat.status = memset(p->text, 'x', LONG_BYTES);
+    for (unsigned i = 0; p->control >= 0 && i < (p->mode == MODE_FLOOD ? FLOOD_PACKETS : 1); i++)
+        say(p, &packet, NULL, 0);
+    if (p->mode != MODE_FLOOD)
+        log_event(LOG_INFO, 0, "heartbeat");
 }
 
 static void program_connect(struct program *p)
@@ -174,7 +188,8 @@ static int program_run(struct program *p)
         if (p->control < 0)
             program_connect(p);
         fds[0].fd = p->control;
-        if (poll(fds, ELEMENTSOF(fds), RETRY_MSEC) < 0 && errno != EINTR)
+        if (poll(fds, ELEMENTSOF(fds), p->mode == MODE_FLOOD ? 0 : RETRY_MSEC) < 0 &&
+            errno != EINTR)
             return EXIT_FAILURE;
         if (p->control >= 0 && fds[0].revents)
             hear(p);
@@ -196,7 +211,7 @@ static int check(const char *path)
 
 int main(int argc, char **argv)
 {
-    struct program p = { .control = -1, .listen = -1 };
+    static struct program p = { .control = -1, .listen = -1 };
     struct settings settings;
 
     if (argc == 3 && strcmp(argv[1], "--check") == 0)
