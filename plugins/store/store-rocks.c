@@ -178,6 +178,21 @@ static int rocks_probe(const char *path, struct rocks_error *ret_error)
     return r;
 }
 
+/* Each opening that fails leaves an empty log of RocksDB's behind, and only one that succeeds tidies
+ * up: a disk that stays full would run out of inodes. */
+static void rocks_remove_old_logs(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)))
+        if (strncmp(entry->d_name, "LOG.old.", strlen("LOG.old.")) == 0)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
+}
+
 /* The folder's own entry is to survive a power cut too: RocksDB sees to what is in it. */
 static int rocks_sync_parent(const char *path)
 {
@@ -197,6 +212,7 @@ int rocks_open(const char *path, const struct rocks_options *options, struct roc
     r = rocks_probe(path, ret_error);
     if (r != 0)
         return r;
+    rocks_remove_old_logs(path);
     rocks->db = rocksdb_open(rocks->options, path, &text);
     r = error_take(text, ret_error);
     if (r != 0)

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -128,6 +129,34 @@ static void test_open_again(void **state)
     rocks_free(rocks);
 }
 
+static unsigned count_files(const struct folder *f, const char *prefix)
+{
+    DIR *dir = opendir(f->path);
+    struct dirent *entry;
+    unsigned count = 0;
+
+    assert_non_null(dir);
+    while ((entry = readdir(dir)))
+        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    closedir(dir);
+    return count;
+}
+
+static void test_failing_to_open_leaves_no_files(void **state)
+{
+    const struct folder *f = *state;
+    struct rocks *rocks = open_or_fail(f);
+    struct rocks_error error = {};
+    char path[128];
+
+    rocks_free(rocks);
+    snprintf(path, sizeof(path), "%s/CURRENT", f->path);
+    assert_int_equal(truncate(path, 3), 0);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(rocks_open(f->path, &options, &rocks, &error), ROCKS_E_CORRUPT);
+    assert_true(count_files(f, "LOG.old.") <= 1);
+}
+
 static void test_open_no_folder(void **state)
 {
     struct rocks *rocks = NULL;
@@ -169,6 +198,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_write_and_read, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(test_scan_is_bounded, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(test_open_again, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(test_failing_to_open_leaves_no_files, folder_setup,
+                                        folder_teardown),
         cmocka_unit_test_setup_teardown(test_open_no_folder, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(test_repair_keeps_what_is_in_the_log, folder_setup,
                                         folder_teardown),
