@@ -107,19 +107,15 @@ static void image_make_environment(struct image *image, const struct spawn *spaw
 /* The file as the supervisor read it, for reading only. */
 static int config_fd_open(const struct child_config *config)
 {
-    _cleanup_(closep) int fd = memfd_create(config->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int r;
+    int fd = memfd_create(config->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
     if (fd < 0)
         return -errno;
-    /* Memory takes all or nothing. */
-    if (pwrite(fd, config->text, config->text_len, 0) != (ssize_t)config->text_len)
-        return -ENOMEM;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-        return -errno;
-    r = fd;
-    fd = -1;
-    return r;
+    if (pwrite(fd, config->text, config->text_len, 0) == (ssize_t)config->text_len &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
+        return fd;
+    close_fd(fd);
+    return -ENOMEM; /* what else could memory want */
 }
 
 static int image_make(struct image *image, const struct spawn *spawn)
@@ -160,20 +156,6 @@ static int place_descriptors(const struct image *image, int *gate)
     if (*gate < 0)
         return -errno;
     return close_range((unsigned)end + 1, ~0U, 0) < 0 ? -errno : 0;
-}
-
-static int open_null_input(void)
-{
-    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return -errno;
-    if (fd == STDIN_FILENO)
-        return fcntl(fd, F_SETFD, 0) < 0 ? -errno : 0;
-    if (dup2(fd, STDIN_FILENO) < 0)
-        return -errno;
-    close(fd);
-    return 0;
 }
 
 static int become_user(const struct spawn *spawn)
@@ -234,8 +216,6 @@ static _Noreturn void child_run(const struct spawn *spawn, const struct image *i
 
     reset_signals();
     r = place_descriptors(image, &gate);
-    if (r == 0)
-        r = open_null_input();
     if (r < 0)
         child_fail(gate, "cannot pass descriptors", r);
     r = become_user(spawn);

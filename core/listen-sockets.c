@@ -201,11 +201,14 @@ static int set_flag(int fd, int level, int option)
 /* [::] is IPv6 alone, or 0.0.0.0 beside it would be refused. */
 static int socket_prepare(int fd, const struct listen_address *address)
 {
+    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
+    struct stat st;
     int r = 0;
 
     switch (address->storage.ss_family) {
-    case AF_UNIX: /* one left behind: the folder is ours, and we hold its lock */
-        unlink(((const struct sockaddr_un *)&address->storage)->sun_path);
+    case AF_UNIX: /* one left behind: we hold the lock. A file that is no socket is somebody's. */
+        if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+            unlink(path);
         return 0;
     case AF_INET6:
         r = set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY);

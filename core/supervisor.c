@@ -700,6 +700,8 @@ static int supervisor_settle_in(struct supervisor *s)
     _cleanup_(freep) char *tally_path = xasprintf("%s/brinkd/tally", s->appliance->state_dir);
     int r;
 
+    if (!freopen("/dev/null", "r", stdin)) /* its children's, too */
+        return -errno;
     signal(SIGPIPE, SIG_IGN); /* a log that nobody reads any more is no reason to end */
     signal(SIGHUP, SIG_IGN);  /* nor is a terminal; files are read when a plugin is restarted */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)

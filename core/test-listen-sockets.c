@@ -1,4 +1,6 @@
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -164,6 +166,25 @@ static void test_listen_sockets_open_names_what_failed(void **state)
     listen_sockets_done(&s);
 }
 
+/* A typing error must not cost a file. */
+static void test_listen_sockets_open_spares_files(void **state)
+{
+    char dir[] = "/tmp/brink-XXXXXX";
+    _cleanup_(freep) char *path = NULL;
+    const struct listen_socket *failed;
+    struct listen_sockets s;
+
+    assert_non_null(mkdtemp(dir));
+    path = xasprintf("%s/a.sock", dir);
+    close(open(path, O_CREAT | O_CLOEXEC, 0600));
+    s = take("sockets: [{name: in, listen: 'unix:a.sock'}]\n", dir);
+    assert_int_equal(listen_sockets_open(&s, (gid_t)-1, &failed), -EADDRINUSE);
+    assert_int_equal(access(path, F_OK), 0);
+    listen_sockets_done(&s);
+    unlink(path);
+    rmdir(dir);
+}
+
 static void test_listen_sockets_take_refuses(void **state)
 {
     static const struct {
@@ -200,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_listen_sockets_open_close_give),
         cmocka_unit_test(test_listen_sockets_give_refuses_what_does_not_listen),
         cmocka_unit_test(test_listen_sockets_open_names_what_failed),
+        cmocka_unit_test(test_listen_sockets_open_spares_files),
         cmocka_unit_test(test_listen_sockets_take_refuses),
     };
 
