@@ -59,10 +59,9 @@ static const struct command {
     { "init", "",
       BIT(OPT_DIR) | BIT(OPT_HUB) | BIT(OPT_HOSTNAME) | BIT(OPT_ADDRESS) | BIT(OPT_HUB_ADDRESS) |
           BIT(OPT_HUB_HOSTNAME) | BIT(OPT_DEVICE_ID) | BIT(OPT_USER),
-      BIT(OPT_DIR), ctl_init,
-      "make a directory that runs as it is: an edge, and a local hub for it" },
+      BIT(OPT_DIR), ctl_init, "make a directory that runs: an edge and a hub" },
     { "status", "", BIT(OPT_WATCH), 0, ctl_status,
-      "show plugins, upstream, clients, queues and disk use" },
+      "show plugins, upstream, clients, queues, disk" },
     { "plugin start", "NAME", 0, 0, ctl_plugin_start,
       "start a plugin, and wait until it is ready" },
     { "plugin stop", "NAME", 0, 0, ctl_plugin_stop, "drain and stop a plugin; it stays stopped" },
@@ -72,12 +71,10 @@ static const struct command {
     { "clients", "", BIT(OPT_WATCH), 0, ctl_clients, "list the connected clients" },
     { "queues", "", BIT(OPT_WATCH), 0, ctl_queues, "list the queues of messages" },
     { "queue peek", "NAME", BIT(OPT_COUNT), 0, ctl_queue_peek,
-      "show the messages that are next, and leave them there" },
+      "show the next messages, and leave them there" },
     { "queue drop", "NAME", 0, 0, ctl_queue_drop, "throw away all messages of a queue" },
-    { "route check", "ROUTE", 0, 0, ctl_route_check,
-      "check a route, and point at the fault; nothing has to run" },
-    { "route eval", "FILE", 0, 0, ctl_route_eval,
-      "run cases, each a route and a message, and print what comes out as JSON" },
+    { "route check", "ROUTE", 0, 0, ctl_route_check, "check a route, and point at the fault" },
+    { "route eval", "FILE", 0, 0, ctl_route_eval, "run cases of routes and messages, print JSON" },
     { "config check", "", 0, 0, ctl_config_check,
       "check the whole configuration, as brinkd --check" },
     { "hub device add", "ID", BIT(OPT_EDGE) | BIT(OPT_PARENT) | BIT(OPT_AUTH) | BIT(OPT_THUMBPRINT),
@@ -90,12 +87,11 @@ static const struct command {
     { "hub module add", "DEVICE MODULE", 0, 0, ctl_hub_module_add,
       "register a module of a device" },
     { "hub monitor", "", BIT(OPT_COUNT) | BIT(OPT_TIMEOUT) | BIT(OPT_DEVICE) | BIT(OPT_FROM_NOW), 0,
-      ctl_hub_monitor, "print telemetry that arrived at the local hub, one JSON document a line" },
-    { "hub offline", "", 0, 0, ctl_hub_offline,
-      "cut every connection to the local hub, refuse new ones" },
+      ctl_hub_monitor, "print telemetry that arrived, as lines of JSON" },
+    { "hub offline", "", 0, 0, ctl_hub_offline, "cut all connections, and refuse new ones" },
     { "hub online", "", 0, 0, ctl_hub_online, "let the local hub be reached again" },
     { "hub stats", "", BIT(OPT_WATCH), 0, ctl_hub_stats,
-      "show what the local hub received and who is connected" },
+      "show what the local hub received, from whom" },
 };
 
 /* Help */
@@ -259,6 +255,18 @@ static int command_check(const struct ctl *ctl, const struct command *command, i
     return 0;
 }
 
+/* Does the command's name begin with all of @words? */
+static bool command_begins(const struct command *command, int count, char **words)
+{
+    struct span rest = span_str(command->name), word;
+    bool done = false;
+
+    for (int n = 0; n < count; n++)
+        if (!span_next(&rest, ' ', &word, &done) || !span_equal(span_str(words[n]), word))
+            return false;
+    return true;
+}
+
 /* "hub device" is not a command, but a good question. */
 static int help(int count, char **words)
 {
@@ -269,12 +277,7 @@ static int help(int count, char **words)
         return CTL_DONE;
     }
     for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
-        struct span rest = span_str(commands[i].name), word;
-        bool done = false, same = true;
-
-        for (int n = 0; n < count && same; n++)
-            same = span_next(&rest, ' ', &word, &done) && span_equal(span_str(words[n]), word);
-        if (!same)
+        if (!command_begins(&commands[i], count, words))
             continue;
         if (found)
             putchar('\n');
@@ -283,6 +286,27 @@ static int help(int count, char **words)
     }
     return found ? CTL_DONE
                  : ctl_usage("help: there is no command %s; see brinkctl --help", words[0]);
+}
+
+/* Words that are no command: perhaps the beginning of some. */
+static int usage(int count, char **words)
+{
+    const char *space = count > 1 ? " " : "", *second = count > 1 ? words[1] : "";
+    bool found = false;
+
+    for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
+        if (!command_begins(&commands[i], count, words))
+            continue;
+        if (!found)
+            ctl_usage("%s%s%s: expected one of:", words[0], space, second);
+        fputs("  ", stderr);
+        print_usage(&commands[i], stderr);
+        found = true;
+    }
+    if (found)
+        return CTL_USAGE;
+    return ctl_usage("%s%s%s: there is no such command; see brinkctl --help", words[0], space,
+                     second);
 }
 
 static int run(struct ctl *ctl, int count, char **words)
@@ -304,8 +328,7 @@ static int run(struct ctl *ctl, int count, char **words)
     }
     command = command_find(count, words, &taken);
     if (!command)
-        return ctl_usage("%s%s%s: there is no such command; see brinkctl --help", words[0],
-                         count > 1 ? " " : "", count > 1 ? words[1] : "");
+        return usage(count, words);
     r = command_check(ctl, command, count - taken);
     if (r != 0)
         return r;

@@ -8,7 +8,7 @@
 #include "buf.h"
 #include "mem.h"
 
-enum { COLUMNS_MAX = 24, TABLE_WIDTH_MAX = 4096 };
+enum { COLUMNS_MAX = 24, TABLE_WIDTH_MAX = 4096, LAST_WIDTH_MIN = 16 };
 
 #define DASH "\xe2\x80\x94"
 
@@ -191,6 +191,7 @@ struct table {
     size_t column_count, row_count;
     char **cells; /* row by row, the titles first */
     size_t width[COLUMNS_MAX];
+    bool hidden[COLUMNS_MAX];
 };
 
 static char **table_cell(struct table *t, size_t row, size_t column)
@@ -215,14 +216,37 @@ static void table_fill(struct table *t, const json_t *rows)
     }
 }
 
+/* The cells before the last column. */
+static size_t table_used(const struct table *t)
+{
+    size_t used = 0;
+
+    for (size_t c = 0; c + 1 < t->column_count; c++)
+        used += t->hidden[c] ? 0 : t->width[c] + 2;
+    return used;
+}
+
+static bool table_hide_one(struct table *t)
+{
+    size_t most = 0;
+
+    for (size_t c = 1; c + 1 < t->column_count; c++)
+        if (!t->hidden[c] && t->columns[c].spare > t->columns[most].spare)
+            most = c;
+    if (t->columns[most].spare == 0)
+        return false;
+    return t->hidden[most] = true;
+}
+
 static void table_fit(struct table *t)
 {
-    size_t room = terminal_width(), used = 0, last = t->column_count - 1;
+    size_t room = terminal_width(), *last = &t->width[t->column_count - 1];
+    size_t last_min = *last < LAST_WIDTH_MIN ? *last : LAST_WIDTH_MIN;
 
-    for (size_t c = 0; c < last; c++)
-        used += t->width[c] + 2;
-    if (used + t->width[last] > room && room > used + 8)
-        t->width[last] = room - used;
+    while (table_used(t) + last_min > room && table_hide_one(t))
+        ;
+    if (table_used(t) + *last > room && room > table_used(t) + last_min)
+        *last = room - table_used(t);
 }
 
 void ctl_print_table(const json_t *rows, const struct ctl_column *columns)
@@ -239,8 +263,9 @@ void ctl_print_table(const json_t *rows, const struct ctl_column *columns)
     table_fit(&t);
     for (size_t r = 0; r < t.row_count; r++)
         for (size_t c = 0; c < t.column_count; c++)
-            print_cell(*table_cell(&t, r, c), t.width[c], &columns[c], c + 1 == t.column_count,
-                       coloured && r > 0);
+            if (!t.hidden[c])
+                print_cell(*table_cell(&t, r, c), t.width[c], &columns[c], c + 1 == t.column_count,
+                           coloured && r > 0);
     for (size_t i = 0; i < t.row_count * t.column_count; i++)
         free(t.cells[i]);
     free(t.cells);

@@ -17,12 +17,13 @@ struct ctl_column {
     const char *key; /* NULL ends the list */
     const char *title;
     enum ctl_form form;
+    unsigned spare; /* the highest goes first where the terminal is too narrow; 0: never */
 };
 
 void ctl_print_json(const json_t *document);      /* over several lines */
 void ctl_print_json_line(const json_t *document); /* for streams; the caller flushes */
-/* Aligned; on a terminal the last column is cut where the line ends. Missing values and null show
- * as a dash. */
+/* Aligned; on a terminal spare columns are left out and the last one is cut to fit. Missing values
+ * and null show as a dash. */
 void ctl_print_table(const json_t *rows, const struct ctl_column *columns);
 /* Any document: "key: value" lines for objects, a table for a list of objects. */
 void ctl_print_any(const json_t *document);

@@ -236,23 +236,28 @@ static int roles_ask(struct ctl *ctl, json_t *status)
 }
 
 static const struct ctl_column queue_columns[] = {
-    { "name", "QUEUE", FORM_TEXT },          { "depth", "DEPTH", FORM_NUMBER },
-    { "bytes", "BYTES", FORM_BYTES },        { "oldest_s", "OLDEST", FORM_SECONDS },
-    { "accepted", "ACCEPTED", FORM_NUMBER }, { "delivered", "DELIVERED", FORM_NUMBER },
-    { "expired", "EXPIRED", FORM_NUMBER },   { "dropped", "DROPPED", FORM_NUMBER },
-    { "rejected", "REJECTED", FORM_NUMBER }, {},
+    { "name", "QUEUE", FORM_TEXT },
+    { "depth", "DEPTH", FORM_NUMBER },
+    { "bytes", "BYTES", FORM_BYTES, .spare = 1 },
+    { "oldest_s", "OLDEST", FORM_SECONDS },
+    { "accepted", "ACCEPTED", FORM_NUMBER, .spare = 3 },
+    { "delivered", "DELIVERED", FORM_NUMBER, .spare = 2 },
+    { "expired", "EXPIRED", FORM_NUMBER },
+    { "dropped", "DROPPED", FORM_NUMBER },
+    { "rejected", "REJECTED", FORM_NUMBER },
+    {},
 };
 
 static const struct ctl_column plugin_columns[] = {
     { "name", "PLUGIN", FORM_TEXT },
-    { "role", "ROLE", FORM_TEXT },
+    { "role", "ROLE", FORM_TEXT, .spare = 1 },
     { "state", "STATE", FORM_STATE },
     { "pid", "PID", FORM_NUMBER },
-    { "generation", "GEN", FORM_NUMBER },
+    { "generation", "GEN", FORM_NUMBER, .spare = 2 },
     { "restarts", "RESTARTS", FORM_NUMBER },
     { "uptime_s", "UPTIME", FORM_SECONDS },
     { "pss_bytes", "MEMORY", FORM_BYTES },
-    { "version", "VERSION", FORM_TEXT },
+    { "version", "VERSION", FORM_TEXT, .spare = 3 },
     { "status", "STATUS", FORM_TEXT },
     {},
 };
@@ -262,7 +267,7 @@ static const struct ctl_column client_columns[] = {
     { "module_id", "MODULE", FORM_TEXT },
     { "protocol", "PROTOCOL", FORM_TEXT },
     { "peer_address", "FROM", FORM_TEXT },
-    { "since", "SINCE", FORM_TEXT },
+    { "since", "SINCE", FORM_TEXT, .spare = 1 },
     { "product_info", "PRODUCT", FORM_TEXT },
     {},
 };
@@ -303,7 +308,7 @@ static void print_status(const json_t *status)
     putchar('\n');
     print_upstream(json_object_get(status, "upstream"));
     printf("clients   %s\n", clients);
-    printf("store     %s of %s\n", bytes, max_bytes);
+    printf("store     %s%s%s\n", bytes, store ? " of " : "", store ? max_bytes : "");
     if (json_array_size(queues) > 0) {
         putchar('\n');
         ctl_print_table(queues, queue_columns);

@@ -1,3 +1,4 @@
+#include <pty.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,7 +98,7 @@ static void capture(void (*print)(const json_t *), const char *json, char *text,
 static void print_queues(const json_t *rows)
 {
     static const struct ctl_column columns[] = { { "name", "QUEUE", FORM_TEXT },
-                                                 { "depth", "DEPTH", FORM_NUMBER },
+                                                 { "depth", "DEPTH", FORM_NUMBER, .spare = 1 },
                                                  { "why", "WHY", FORM_TEXT },
                                                  {} };
 
@@ -118,6 +119,43 @@ static void test_ctl_print_table(void **state)
                               "            3  \xe2\x80\x94\n");
     capture(print_queues, "[]", text, sizeof(text));
     assert_string_equal(text, "QUEUE  DEPTH  WHY\n");
+}
+
+/* What the terminal of @columns shows. */
+static void capture_terminal(unsigned short columns, const char *in, char *text, size_t size)
+{
+    const struct winsize winsize = { .ws_row = 24, .ws_col = columns };
+    json_t *document = json_loads(in, 0, NULL);
+    int saved = dup(STDOUT_FILENO), master, terminal;
+    ssize_t n;
+
+    assert_int_equal(openpty(&master, &terminal, NULL, NULL, &winsize), 0);
+    fflush(stdout);
+    dup2(terminal, STDOUT_FILENO);
+    print_queues(document);
+    fflush(stdout);
+    dup2(saved, STDOUT_FILENO);
+    n = read(master, text, size - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    close(saved);
+    close(master);
+    close(terminal);
+    json_decref(document);
+}
+
+static void test_ctl_print_table_fits_the_terminal(void **state)
+{
+    static const char in[] = "[{\"name\": \"$upstream\", \"depth\": 12, "
+                             "\"why\": \"a reason that is too long for it\"}]";
+    char text[1024];
+
+    capture_terminal(40, in, text, sizeof(text)); /* the last is cut */
+    assert_string_equal(text, "QUEUE      DEPTH  WHY\r\n"
+                              "$upstream     12  a reason that is too l\r\n");
+    capture_terminal(30, in, text, sizeof(text)); /* the spare one is left out */
+    assert_string_equal(text, "QUEUE      WHY\r\n"
+                              "$upstream  a reason that is to\r\n");
 }
 
 static void test_ctl_print_any(void **state)
@@ -146,8 +184,11 @@ static void test_ctl_print_any(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ctl_format),    cmocka_unit_test(test_ctl_text),
-        cmocka_unit_test(test_ctl_time),      cmocka_unit_test(test_ctl_print_table),
+        cmocka_unit_test(test_ctl_format),
+        cmocka_unit_test(test_ctl_text),
+        cmocka_unit_test(test_ctl_time),
+        cmocka_unit_test(test_ctl_print_table),
+        cmocka_unit_test(test_ctl_print_table_fits_the_terminal),
         cmocka_unit_test(test_ctl_print_any),
     };
 
