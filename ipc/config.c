@@ -623,6 +623,10 @@ static void print_kind(const struct config_item *item, FILE *out)
 
 void config_print_reference(const struct config_item *items, FILE *out)
 {
+    if (!items->key) {
+        fputs("There are no settings.\n", out);
+        return;
+    }
     fputs("| key | value | default | meaning |\n|---|---|---|---|\n", out);
     for (; items->key; items++) {
         fprintf(out, "| `%s` | ", items->key);

@@ -379,6 +379,12 @@ static void test_config_print_reference(void **state)
     assert_non_null(
         strstr(text, "| `listen` | text of at most 32 bytes | must be given | where |\n"));
     free(text);
+    text = NULL;
+    out = open_memstream(&text, &len);
+    config_print_reference((const struct config_item[]){ {} }, out);
+    fclose(out);
+    assert_string_equal(text, "There are no settings.\n");
+    free(text);
 }
 
 int main(void)
