@@ -61,7 +61,7 @@ memcheck() {
     ctest --test-dir build -N -L '^unit$' -LE no-valgrind | sed -nE 's/^ *Test +#[0-9]+: +(.*)$/\1/p' >"$logs/units"
     [ -s "$logs/units" ] || give_up "no unit test was found"
     # shellcheck disable=SC2016
-    xargs -P 2 -I '{}' sh -c 'valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 \
+    xargs -P 2 -I '{}' sh -c 'timeout -s KILL 600 valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 \
         --trace-children=no --child-silent-after-fork=yes "build/unit/$1" >"$2/$1.valgrind" 2>&1
         echo $? >"$2/$1.valgrind-status"' sh '{}' "$logs" <"$logs/units"
     while read -r name; do
