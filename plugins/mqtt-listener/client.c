@@ -97,18 +97,18 @@ static void client_lost(struct client *c, const struct client_input *in)
 
 static void client_disconnect(struct client *c, const struct client_input *in)
 {
-    client_close(c, CLIENT_END_LEFT, "DISCONNECT");
+    client_close(c, CLIENT_END_QUIET, "DISCONNECT");
 }
 
 static void client_shut_down(struct client *c, const struct client_input *in)
 {
-    client_close(c, CLIENT_END_CLOSED, "the listener stops");
+    client_close(c, CLIENT_END_QUIET, "the listener stops");
 }
 
 /* No Will: the device is there, on another connection. */
 static void client_yield(struct client *c, const struct client_input *in)
 {
-    client_close(c, CLIENT_END_CLOSED, "a newer connection of the same identity");
+    client_close(c, CLIENT_END_QUIET, "a newer connection of the same identity");
 }
 
 static void client_garbage(struct client *c, const struct client_input *in)
@@ -407,6 +407,15 @@ static void client_acknowledge(struct client *c, const struct mqtt_publish *publ
     client_send_pubacks(c);
 }
 
+/* A close would make SDKs send it again for ever (mqtt.md §8.5). */
+static void client_drop(struct client *c, const struct mqtt_publish *publish, uint64_t *counter,
+                        const char *reason)
+{
+    ++*counter;
+    c->host->ops->dropped(c, reason);
+    client_acknowledge(c, publish);
+}
+
 enum { TELEMETRY_E_FOREIGN = 1, TELEMETRY_E_NOT_TEXT, TELEMETRY_E_TOO_LARGE };
 
 /* The message a publish to a telemetry topic makes; in the scratch arena. */
@@ -448,10 +457,12 @@ static void client_telemetry(struct client *c, const struct mqtt_publish *publis
         client_violate(c, "topic names another identity");
         return;
     }
-    if (r != 0) { /* a close would make SDKs send it again for ever (mqtt.md §8.5) */
-        *(r == TELEMETRY_E_NOT_TEXT ? &counters->dropped_malformed
-                                    : &counters->dropped_too_large) += 1;
-        client_acknowledge(c, publish);
+    if (r == TELEMETRY_E_NOT_TEXT) {
+        client_drop(c, publish, &counters->dropped_malformed, "a property is not UTF-8");
+        return;
+    }
+    if (r == TELEMETRY_E_TOO_LARGE) {
+        client_drop(c, publish, &counters->dropped_too_large, "larger than the hub takes");
         return;
     }
     if (!c->host->ops->publish(c, &m, publish->qos > 0)) {
@@ -526,8 +537,7 @@ static void client_method_response(struct client *c, const struct mqtt_publish *
 static void client_unknown_topic(struct client *c, const struct mqtt_publish *publish,
                                  const struct topic *topic)
 {
-    c->host->counters.dropped_unknown++;
-    client_acknowledge(c, publish);
+    client_drop(c, publish, &c->host->counters.dropped_unknown, "nobody listens to its topic");
 }
 
 static void client_forbidden_topic(struct client *c, const struct mqtt_publish *publish,
@@ -715,12 +725,19 @@ bool client_takes_input(const struct client *c)
            c->acks.count < c->host->limits.inflight_max;
 }
 
+static size_t client_packet_bytes_max(const struct client *c)
+{
+    const struct client_limits *limits = &c->host->limits;
+
+    return c->state == CLIENT_WAITING ? limits->connect_bytes_max : limits->packet_bytes_max;
+}
+
 void client_feed(struct client *c, struct span *bytes)
 {
     while (bytes->len > 0 && client_takes_input(c)) {
         struct mqtt_packet packet;
         struct parse_error error;
-        int r = mqtt_decode(*bytes, c->host->limits.packet_bytes_max, &packet, &error);
+        int r = mqtt_decode(*bytes, client_packet_bytes_max(c), &packet, &error);
 
         if (r == MQTT_E_MORE)
             return;

@@ -53,8 +53,8 @@ enum client_verdict { CLIENT_ACCEPTED, CLIENT_REFUSED, CLIENT_UNDECIDED };
 
 /* How it ended: what there is to log of it. */
 enum client_end {
-    CLIENT_END_LEFT,      /* the client's doing */
-    CLIENT_END_CLOSED,    /* ours: taken over, shut down, expired */
+    CLIENT_END_QUIET,     /* it left, or is here anew; or the listener stops */
+    CLIENT_END_CLOSED,    /* by us: silent, too slow, or we cannot go on with it */
     CLIENT_END_REFUSED,   /* at CONNECT, or its credential since */
     CLIENT_END_VIOLATION, /* it broke the protocol */
 };
@@ -77,12 +77,15 @@ struct client_ops {
      * follows.
      * @acknowledged: it is counted in client_on_committed() when it is on disk. */
     bool (*publish)(struct client *client, const Bus__Message *message, bool acknowledged);
+    /* A publish was acknowledged, if it asked for that, and goes nowhere. */
+    void (*dropped)(struct client *client, const char *reason);
     void (*output)(struct client *client); /* client->out has more */
     /* Once. What is in client->out is still to be written, then the stream is to be closed. */
     void (*ended)(struct client *client, enum client_end how, const char *reason);
 };
 
 struct client_limits {
+    size_t connect_bytes_max; /* of the first packet: from whom it is, is not known yet */
     size_t packet_bytes_max;
     size_t will_bytes_max;
     uint32_t inflight_max;         /* unacknowledged publishes of one client */

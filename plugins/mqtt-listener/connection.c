@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -14,6 +13,7 @@ enum {
     PREAMBLE_BYTES_MAX = 64 << 10,
     OUT_BYTES_MAX = 64 << 10, /* a client that does not read its answers is not read */
     CLOSE_READS_MAX = 4,
+    FIRST_READ_BYTES = 4 << 10,
 };
 
 /* ---- the preamble ---- */
@@ -137,15 +137,17 @@ static bool connection_reads(const struct connection *c)
 /* One read a turn: others must not starve. */
 static void connection_read(struct connection *c)
 {
-    ssize_t n = recv(c->fd, c->listener->read_buffer, CONNECTION_READ_BYTES, MSG_DONTWAIT);
+    /* What comes behind a CONNECT is kept until it is known from whom it is. */
+    size_t most = c->client.state == CLIENT_WAITING ? FIRST_READ_BYTES : CONNECTION_READ_BYTES;
+    ssize_t n = recv(c->fd, c->listener->read_buffer, most, MSG_DONTWAIT);
 
     if (n > 0) {
         c->listener->bytes_in += (uint64_t)n;
         connection_take(c, span_of(c->listener->read_buffer, (size_t)n));
     } else if (n == 0) {
-        client_on_stream_ended(&c->client, CLIENT_END_LEFT, "end of stream");
+        client_on_stream_ended(&c->client, CLIENT_END_QUIET, "end of stream");
     } else if (errno != EAGAIN && errno != EINTR) {
-        client_on_stream_ended(&c->client, CLIENT_END_LEFT, strerror(errno));
+        client_on_stream_ended(&c->client, CLIENT_END_QUIET, strerror(errno));
     }
 }
 
@@ -173,7 +175,7 @@ static void connection_write(struct connection *c)
         if (n == 0)
             break;
         if (n < 0) {
-            client_on_stream_ended(&c->client, CLIENT_END_LEFT, strerror((int)-n));
+            client_on_stream_ended(&c->client, CLIENT_END_QUIET, strerror((int)-n));
             break;
         }
     }

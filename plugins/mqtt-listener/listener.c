@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -11,11 +10,13 @@
 enum {
     ACCEPTS_A_TURN = 64,
     STREAMS_BEYOND_CLIENTS = 1024, /* that have not said who they are */
-    SPARE_BATCHES_MAX = PRODUCER_WINDOW + 1,
+    CONNECT_BYTES = 16 << 10,      /* of a CONNECT without its Will: ids, user name, token */
 };
 static const uint64_t LOGIN_TIMEOUT_USEC =
     25 * 1000 * 1000; /* C gives up after 30 s (mqtt.md §3.4) */
 static const uint64_t LOG_INTERVAL_USEC = 10 * 1000 * 1000;
+static const uint64_t TAKE_OVER_LOG_USEC =
+    60 * 1000 * 1000; /* two that evict each other do so for ever */
 
 static struct connection *connection_of(struct client *client)
 {
@@ -142,8 +143,8 @@ void listener_take_over(struct listener *l, struct connection *older, const char
     unsigned suppressed;
 
     l->taken_over++;
-    if (log_limit_pass(&l->end_limits[older->map_entry.hash % END_LOG_LIMITS], LOG_INTERVAL_USEC,
-                       &suppressed))
+    if (log_limit_pass(&l->client_log_limits[older->map_entry.hash % CLIENT_LOG_LIMITS],
+                       TAKE_OVER_LOG_USEC, &suppressed))
         log_event(LOG_INFO, 0, "client connected anew, the older connection is closed",
                   F_DEVICE(older->client.device_id), F_MODULE(older->client.module_id),
                   F_PEER(newer_address), F_STR("older_peer", older->peer_address),
@@ -207,7 +208,7 @@ static const struct {
     int level;
     const char *what;
 } end_logs[] = {
-    [CLIENT_END_LEFT] = { LOG_DEBUG, "client left" },
+    [CLIENT_END_QUIET] = { LOG_DEBUG, "client left" },
     [CLIENT_END_CLOSED] = { LOG_INFO, "client closed" },
     [CLIENT_END_REFUSED] = { LOG_WARNING, "client refused" },
     [CLIENT_END_VIOLATION] = { LOG_WARNING, "client broke the protocol, closed" },
@@ -215,23 +216,38 @@ static const struct {
 
 /* One line for each client and reason in an interval; strangers cannot make more than the table is
  * large. */
-static void listener_log_end(struct listener *l, const struct connection *c, enum client_end how,
-                             const char *reason)
+static bool listener_may_log(struct listener *l, const struct connection *c, const char *reason,
+                             unsigned *ret_suppressed)
 {
-    const char *device = c->client.device_id ?: "", *module = c->client.module_id ?: "";
-    unsigned suppressed = 0, hash = 5381;
+    unsigned hash = 5381;
 
-    if (!log_enabled(end_logs[how].level))
-        return;
-    for (const char *s = device; *s; s++)
+    for (const char *s = c->client.device_id ?: ""; *s; s++)
         hash = hash * 33 + (unsigned char)*s;
     for (const char *s = reason; *s; s++)
         hash = hash * 33 + (unsigned char)*s;
-    if (how != CLIENT_END_LEFT &&
-        !log_limit_pass(&l->end_limits[hash % END_LOG_LIMITS], LOG_INTERVAL_USEC, &suppressed))
+    return log_limit_pass(&l->client_log_limits[hash % CLIENT_LOG_LIMITS], LOG_INTERVAL_USEC,
+                          ret_suppressed);
+}
+
+static void listener_log_client(struct listener *l, const struct connection *c, int level,
+                                const char *what, const char *reason)
+{
+    unsigned suppressed = 0;
+
+    if (!log_enabled(level))
         return;
-    log_event(end_logs[how].level, 0, end_logs[how].what, F_REASON(reason), F_DEVICE(device),
-              F_MODULE(module), F_PEER(c->peer_address ?: ""), F_COUNT(suppressed));
+    if (level < LOG_DEBUG && !listener_may_log(l, c, reason, &suppressed))
+        return;
+    log_event(level, 0, what, F_REASON(reason), F_DEVICE(c->client.device_id ?: ""),
+              F_MODULE(c->client.module_id ?: ""), F_PEER(c->peer_address ?: ""),
+              F_COUNT(suppressed));
+}
+
+static void on_dropped(struct client *client, const char *reason)
+{
+    struct connection *c = connection_of(client);
+
+    listener_log_client(c->listener, c, LOG_WARNING, "message dropped", reason);
 }
 
 static void on_ended(struct client *client, enum client_end how, const char *reason)
@@ -240,7 +256,7 @@ static void on_ended(struct client *client, enum client_end how, const char *rea
     struct listener *l = c->listener;
 
     c->ended = true;
-    listener_log_end(l, c, how, reason);
+    listener_log_client(l, c, end_logs[how].level, end_logs[how].what, reason);
     listener_bus_forget(l, c);
     if (c->holds_identity) {
         client_map_remove(&l->identities, &c->map_entry);
@@ -256,6 +272,7 @@ static const struct client_ops listener_client_ops = {
     .admit = on_admit,
     .connected = on_connected,
     .publish = on_publish,
+    .dropped = on_dropped,
     .output = on_output,
     .ended = on_ended,
 };
@@ -487,6 +504,7 @@ static void listener_on_drain(uint64_t deadline_usec, void *userdata)
 static struct client_limits listener_limits(const struct listener_config *config)
 {
     return (struct client_limits){
+        .connect_bytes_max = config->will_max_bytes + CONNECT_BYTES,
         .packet_bytes_max = config->packet_max_bytes,
         .will_bytes_max = config->will_max_bytes,
         .inflight_max = (uint32_t)config->inflight_max,

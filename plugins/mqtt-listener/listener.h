@@ -43,7 +43,7 @@ struct lane {
     unsigned open_count;
 };
 
-enum { END_LOG_LIMITS = 256 };
+enum { CLIENT_LOG_LIMITS = 256 };
 
 struct listener {
     struct plugin *plugin;
@@ -73,7 +73,7 @@ struct listener {
     bool directory_stale;  /* it has to be told all */
 
     uint64_t bytes_in, bytes_out, taken_over, refused_streams;
-    struct log_limit end_limits[END_LOG_LIMITS], accept_limit;
+    struct log_limit client_log_limits[CLIENT_LOG_LIMITS], accept_limit;
 };
 
 int listener_new(struct plugin *plugin, const struct listener_config *config,

@@ -26,6 +26,7 @@ struct fixture {
     struct buf record;    /* last session saved */
     struct buf stream;    /* bytes that the client did not eat yet */
     bool admit, room;
+    unsigned dropped;
     unsigned unacknowledged; /* acknowledged publishes that the host holds */
     enum client_end end;
     char reason[256];
@@ -85,6 +86,11 @@ static bool on_publish(struct client *client, const Bus__Message *m, bool acknow
     return true;
 }
 
+static void on_dropped(struct client *client, const char *reason)
+{
+    fixture_of(client)->dropped++;
+}
+
 static void on_output(struct client *client)
 {
     assert_true(buf_len(&client->out) > 0);
@@ -106,6 +112,7 @@ static const struct client_ops ops = {
     .admit = on_admit,
     .connected = on_connected,
     .publish = on_publish,
+    .dropped = on_dropped,
     .output = on_output,
     .ended = on_ended,
 };
@@ -116,7 +123,8 @@ static int setup(void **state)
 
     f->host = (struct client_host){
         .ops = &ops,
-        .limits = { .packet_bytes_max = 262144,
+        .limits = { .connect_bytes_max = 1000,
+                    .packet_bytes_max = 262144,
                     .will_bytes_max = 1024,
                     .inflight_max = 4,
                     .connect_timeout_usec = 60 * SEC,
@@ -494,7 +502,7 @@ static void test_connect_pipelined(void **state)
     feed_more(f);
     OUT(f, "\xd0\x00");
     assert_text(&f->published, "d/ <x>\n");
-    assert_closed(f, CLIENT_END_LEFT, "DISCONNECT");
+    assert_closed(f, CLIENT_END_QUIET, "DISCONNECT");
     client_on_committed(&f->client, 1); /* it is gone, the message is not */
     OUT(f, "");
 }
@@ -836,6 +844,7 @@ static void test_publish_dropped(void **state)
                  large);
     OUT(f, "\x40\x02\x00\x03");
     assert_int_equal(f->host.counters.dropped_too_large, 1);
+    assert_int_equal(f->dropped, 2);
 }
 
 static void test_packet_too_large(void **state)
@@ -847,6 +856,16 @@ static void test_packet_too_large(void **state)
     OUT(f, "");
     assert_closed(f, CLIENT_END_VIOLATION, "smaller packet");
     assert_int_equal(f->host.counters.oversize, 1);
+}
+
+/* Who is not known yet may not make us keep much. */
+static void test_connect_too_large(void **state)
+{
+    struct fixture *f = *state;
+
+    feed(f, SPAN("\x10\xe6\x07")); /* 1001 */
+    OUT(f, "");
+    assert_closed(f, CLIENT_END_VIOLATION, "smaller packet");
 }
 
 static void test_byte_by_byte(void **state)
@@ -1011,7 +1030,7 @@ static void test_will_published(void **state)
         connect_with_will(f, topic);
         f->host.now_usec += 90 * SEC;
         if (i == RESET)
-            client_on_stream_ended(&f->client, CLIENT_END_LEFT, "reset");
+            client_on_stream_ended(&f->client, CLIENT_END_QUIET, "reset");
         else if (i == SILENCE)
             client_on_time(&f->client);
         else
@@ -1047,7 +1066,7 @@ static void test_will_not_published(void **state)
         else if (i == SHUTDOWN)
             client_on_shutdown(&f->client);
         else
-            client_on_stream_ended(&f->client, CLIENT_END_LEFT, "reset");
+            client_on_stream_ended(&f->client, CLIENT_END_QUIET, "reset");
         assert_text(&f->published, "");
         assert_asked(f, "ended ");
         assert_int_equal(f->client.state, CLIENT_CLOSED);
@@ -1061,7 +1080,7 @@ static void test_will_waits_for_room(void **state)
 
     connect_with_will(f, "devices/d/messages/events/");
     f->room = false;
-    client_on_stream_ended(&f->client, CLIENT_END_LEFT, "reset");
+    client_on_stream_ended(&f->client, CLIENT_END_QUIET, "reset");
     assert_asked(f, "ended ");
     assert_int_equal(f->client.state, CLIENT_LEAVING);
     client_on_room(&f->client);
@@ -1101,11 +1120,11 @@ static void test_stream_ends_early(void **state)
             feed_filters(f, 0x82, 1, FILTERS("a"));
             assert_int_equal(f->client.state, CLIENT_SAVING);
         }
-        client_on_stream_ended(&f->client, CLIENT_END_LEFT, "end of stream");
+        client_on_stream_ended(&f->client, CLIENT_END_QUIET, "end of stream");
         assert_int_equal(f->client.state, CLIENT_CLOSED);
         assert_int_equal(buf_len(&f->published) > 0, step == 3); /* a Will only of who was in */
         client_on_time(&f->client);
-        client_on_stream_ended(&f->client, CLIENT_END_LEFT, "again");
+        client_on_stream_ended(&f->client, CLIENT_END_QUIET, "again");
         client_on_shutdown(&f->client);
         assert_int_equal(client_next_usec(&f->client), UINT64_MAX);
         teardown((void **)&f);
@@ -1148,6 +1167,7 @@ int main(void)
         T(test_publish_qos2),
         T(test_publish_dropped),
         T(test_packet_too_large),
+        T(test_connect_too_large),
         T(test_byte_by_byte),
         T(test_twin_answered),
         T(test_twin_forbidden),
