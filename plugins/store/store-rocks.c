@@ -44,14 +44,16 @@ enum {
     TABLE_FILE_BYTES = 8 << 20,
     TABLES_PER_LEVEL = 4, /* in the first level below the newest files */
     TABLES_PER_MERGE = 12,
+    NEWEST_SLOW = 8,  /* so many of the newest files wait to be merged: writing slows down, ... */
+    NEWEST_STOP = 12, /* ... and waits. All of them are merged, and copied, at once */
     SYNC_STEP_BYTES =
         1 << 20, /* table files go to disk in steps, not in one burst before the WAL's sync */
     TOMBSTONE_WINDOW = 4096,  /* a table file with so many keys in a row, of which ... */
     TOMBSTONE_TRIGGER = 2048, /* ... so many are removals, is compacted soon */
     MANIFEST_BYTES = 1 << 20,
     MANIFEST_STEP_BYTES = 64 << 10,
-    FILE_BYTES_MIN = 256 << 10,
-    FILES_PER_DISK = 128, /* of so many table files its disk consists, or more */
+    FILE_BYTES_MIN = 64 << 10,
+    FILES_PER_DISK = 256, /* of so many table files its disk consists, or more */
     INFO_LOG_FATAL = 4,
     PROBE_BYTES = 256 << 10,
     BATCH_KEPT_BYTES = 256 << 10, /* a batch that was larger gives its memory back */
@@ -108,6 +110,8 @@ static void rocks_tune_disk(struct rocks *rocks, const struct rocks_options *o)
     rocksdb_options_set_target_file_size_base(rocks->options, file_bytes);
     rocksdb_options_set_max_bytes_for_level_base(rocks->options, file_bytes * TABLES_PER_LEVEL);
     rocksdb_options_set_max_compaction_bytes(rocks->options, file_bytes * TABLES_PER_MERGE);
+    rocksdb_options_set_level0_slowdown_writes_trigger(rocks->options, NEWEST_SLOW);
+    rocksdb_options_set_level0_stop_writes_trigger(rocks->options, NEWEST_STOP);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(rocks->options, 1);
     rocksdb_options_set_bytes_per_sync(rocks->options, SYNC_STEP_BYTES);
     rocksdb_options_set_max_manifest_file_size(rocks->options, MANIFEST_BYTES);
