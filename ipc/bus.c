@@ -35,11 +35,12 @@ enum {
     REDIAL_MIN_USEC = 20 * 1000,
     REDIAL_MAX_USEC = 60 * 1000,
     BODY_CASES = 128,
-    CALLS_OPEN_MAX =
-        2 * BUS_WINDOW_MAX, /* of one caller: more are not read until some are answered */
+    /* Of one caller; it is not read until some are answered, and until it reads its answers. */
+    CALLS_OPEN_MAX = 2 * BUS_WINDOW_MAX,
+    ANSWER_BYTES_MAX = 1 << 20,
     GIVEN_UP_BYTES_MAX = 1 << 20,
-    ANNOUNCE_BYTES_MAX =
-        1 << 20, /* a subscriber that does not read is cut off, and asks anew when it is back */
+    /* A subscriber that does not read is cut off, and asks anew when it is back. */
+    ANNOUNCE_BYTES_MAX = 1 << 20,
 };
 
 /* One connection, of any kind: bytes in, frames out. */
@@ -423,8 +424,8 @@ struct bus_request *bus_request_cancel(struct bus_request *request)
 {
     if (!request)
         return NULL;
-    if (request->peer
-            ->was_full) /* told from the loop: who cancels does not expect to be called from in here */
+    /* Told from the loop: who cancels does not expect to be called from in here. */
+    if (request->peer->was_full)
         deadline_arm(request->peer->line.stream.bus, 0);
     return request_free(request);
 }
@@ -450,21 +451,42 @@ static void request_finish(struct bus_request *request, const Bus__Envelope *ans
     peer_tell_room(peer);
 }
 
+static struct bus_request *peer_find(const struct bus_peer *peer, uint64_t id)
+{
+    struct bus_request *request = TAILQ_FIRST(&peer->requests);
+
+    while (request && request->id != id)
+        request = TAILQ_NEXT(request, link);
+    return request;
+}
+
 static struct bus_request *peer_find_expired(const struct bus_peer *peer, uint64_t now,
                                              uint64_t before_id)
 {
-    struct bus_request *request;
+    struct bus_request *request = TAILQ_FIRST(&peer->requests);
+
+    while (request && !(request->deadline <= now && request->id < before_id))
+        request = TAILQ_NEXT(request, link);
+    return request;
+}
+
+static uint64_t peer_next_deadline(const struct bus_peer *peer)
+{
+    const struct bus_request *request;
+    uint64_t next = BUS_FOREVER;
 
     TAILQ_FOREACH(request, &peer->requests, link)
-    if (request->deadline <= now && request->id < before_id)
-        return request;
-    return NULL;
+    {
+        if (request->deadline < next)
+            next = request->deadline;
+    }
+    return next;
 }
 
 static int bus_on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct bus *bus = userdata;
-    uint64_t now = monotonic_usec(), next = BUS_FOREVER, before_id = bus->next_id;
+    uint64_t now = monotonic_usec(), before_id = bus->next_id;
     struct bus_request *request;
 
     bus->deadline_armed = BUS_FOREVER;
@@ -473,11 +495,9 @@ static int bus_on_deadline(sd_event_source *source, uint64_t usec, void *userdat
         while ((request = peer_find_expired(bus->peers[i], now, before_id)))
             request_finish(request, NULL);
         peer_tell_room(bus->peers[i]);
-        TAILQ_FOREACH(request, &bus->peers[i]->requests, link)
-        if (request->deadline < next)
-            next = request->deadline;
     }
-    deadline_arm(bus, next);
+    for (size_t i = 0; i < bus->peer_count; i++)
+        deadline_arm(bus, peer_next_deadline(bus->peers[i]));
     return 0;
 }
 
@@ -493,9 +513,7 @@ static void peer_on_frame(struct line *line, struct span frame)
         log_event(LOG_WARNING, 0, "answer is not an envelope", F_PEER(peer->role),
                   F_BYTES(frame.len));
     else if (answer->generation == bus->generation)
-        TAILQ_FOREACH(request, &peer->requests, link)
-    if (request->id == answer->id)
-        break;
+        request = peer_find(peer, answer->id);
     if (request) /* else it was cancelled, or its deadline passed */
         request_finish(request, answer);
     arena_reset(bus->arena);
@@ -638,6 +656,15 @@ static void call_release(struct bus_call *call)
     TAILQ_INSERT_HEAD(&call->bus->free_calls, call, link);
 }
 
+static void caller_watch(struct caller *caller)
+{
+    bool has_answers = buf_len(&caller->stream.out) > 0;
+    bool is_read =
+        caller->open_calls < CALLS_OPEN_MAX && buf_len(&caller->stream.out) < ANSWER_BYTES_MAX;
+
+    stream_watch(&caller->stream, (is_read ? EPOLLIN : 0) | (has_answers ? EPOLLOUT : 0));
+}
+
 /* A kept call is its keeper's and goes at once; one that is answered inside its handler goes after the handler. */
 static void call_consume(struct bus_call *call)
 {
@@ -649,8 +676,7 @@ static void call_consume(struct bus_call *call)
         TAILQ_REMOVE(&caller->calls, call, link);
         caller->open_calls--;
         call->caller = NULL;
-        if (caller->open_calls < CALLS_OPEN_MAX)
-            stream_watch(&caller->stream, caller->stream.events | EPOLLIN);
+        caller_watch(caller);
     }
     if (call->kept)
         call_release(call);
@@ -806,6 +832,7 @@ static int bus_dispatch(struct caller *caller, struct span frame)
 
     if (!in) {
         log_event(LOG_WARNING, 0, "request is not an envelope", F_BYTES(frame.len));
+        arena_reset(bus->arena);
         return -EBADMSG;
     }
     bus->counters.requests_received++;
@@ -838,8 +865,7 @@ static int caller_take(struct caller *caller)
     if (r < 0)
         return r;
     stream_keep(&caller->stream, bytes);
-    if (caller->open_calls >= CALLS_OPEN_MAX)
-        stream_watch(&caller->stream, caller->stream.events & ~(uint32_t)EPOLLIN);
+    caller_watch(caller);
     return 0;
 }
 
@@ -848,12 +874,12 @@ static int caller_on_io(sd_event_source *source, int fd, uint32_t revents, void 
     struct caller *caller = userdata;
     int r = 0;
 
-    if (revents & EPOLLOUT)
+    if (revents & EPOLLOUT) {
         stream_flush(&caller->stream);
-    if (revents & EPOLLIN)
-        r = caller->is_subscriber
-                ? -EBADMSG
-                : caller_take(caller); /* subscribers only listen: this is their end */
+        caller_watch(caller);
+    }
+    if (revents & EPOLLIN) /* subscribers only listen: this is their end */
+        r = caller->is_subscriber ? -EBADMSG : caller_take(caller);
     else if (revents & (EPOLLHUP | EPOLLERR))
         r = -EBADMSG;
     if (r == -EBADMSG) {
@@ -861,6 +887,23 @@ static int caller_on_io(sd_event_source *source, int fd, uint32_t revents, void 
         return 0;
     }
     return r;
+}
+
+/* A role is filled by one process, and that has one connection here, the newest. What an older one
+ * still holds, its own or its dead predecessor's, must not be done behind what the new one says:
+ * whoever wants it sends it again. */
+static void bus_drop_older(struct bus *bus, const struct caller *newest)
+{
+    uint64_t role = newest->peer & ~(PEER_OPERATOR | PEER_OTHER);
+    struct caller *caller, *next;
+
+    if (newest->is_subscriber || role == 0 || newest->peer == PEER_ANY)
+        return;
+    for (caller = TAILQ_FIRST(&bus->callers); caller; caller = next) {
+        next = TAILQ_NEXT(caller, link);
+        if (caller != newest && !caller->is_subscriber && caller->peer == newest->peer)
+            caller_free(caller);
+    }
 }
 
 static int caller_new_take(struct bus *bus, int fd, bool is_subscriber)
@@ -878,6 +921,7 @@ static int caller_new_take(struct bus *bus, int fd, bool is_subscriber)
     caller->number = ++bus->next_connection;
     TAILQ_INIT(&caller->calls);
     TAILQ_INSERT_TAIL(&bus->callers, caller, link);
+    bus_drop_older(bus, caller);
     return stream_open_take(&caller->stream, bus, fd, caller_on_io, caller);
 }
 
@@ -948,7 +992,12 @@ int bus_listen(struct bus *bus, const struct bus_handler *handlers, void *userda
     }
     bus->handlers_userdata = userdata;
     r = listen_at(bus, "", &bus->service_fd, &bus->service_source);
-    return r < 0 ? r : listen_at(bus, ".pub", &bus->announcer_fd, &bus->announcer_source);
+    if (r >= 0)
+        r = listen_at(bus, ".pub", &bus->announcer_fd, &bus->announcer_source);
+    /* Who connects here and then asks for the state must not miss what changes between the two. */
+    if (r >= 0)
+        r = sd_event_source_set_priority(bus->announcer_source, SD_EVENT_PRIORITY_IMPORTANT);
+    return r < 0 ? r : 0;
 }
 
 /* ---- announcements ---- */

@@ -1,4 +1,5 @@
 /* Two ends of the bus in one process and one loop, on real sockets in a folder of the test's own. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -332,6 +333,82 @@ static void test_request_behind_a_full_queue(void **state)
     assert_int_equal(f->handled, 1);
 }
 
+static int raw_connect(const struct fixture *f)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/store.ipc", f->dir);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+/* The frame of an Append that "client" would send. */
+static size_t raw_append(uint8_t *frame)
+{
+    Bus__Append append = BUS__APPEND__INIT;
+    Bus__Envelope request = ENVELOPE(APPEND, append, &append);
+    uint32_t len;
+
+    request.caller = (char *)"client";
+    request.generation = 7;
+    len = htonl((uint32_t)bus__envelope__get_packed_size(&request));
+    memcpy(frame, &len, sizeof(len));
+    return sizeof(len) + bus__envelope__pack(&request, frame + sizeof(len));
+}
+
+/* Its answers must not fill the memory: it is not read any more. */
+static void test_caller_that_reads_no_answers(void **state)
+{
+    enum { FULL_TURNS = 100, BYTES_MAX = 64 << 20 };
+    struct fixture *f = *state;
+    size_t len, at = 0, sent = 0;
+    uint8_t frame[256];
+    unsigned full = 0;
+    int fd;
+
+    f->client = bus_free(f->client);
+    start_server(f);
+    fd = raw_connect(f);
+    len = raw_append(frame);
+    while (full < FULL_TURNS && sent < BYTES_MAX) {
+        ssize_t n = send(fd, frame + at, len - at, MSG_NOSIGNAL);
+
+        if (n > 0) {
+            at = (at + (size_t)n) % len;
+            sent += (size_t)n;
+            full = 0;
+            continue;
+        }
+        full++;
+        assert_true(sd_event_run(f->event, 0) >= 0);
+    }
+    assert_int_equal(full, FULL_TURNS);
+    assert_true(sent < BYTES_MAX);
+    close(fd);
+}
+
+/* What the older one left unread would be done behind what the newer one says. */
+static void test_newer_connection_of_a_role(void **state)
+{
+    struct fixture *f = *state;
+    int older, newer;
+    char byte;
+
+    f->client = bus_free(f->client);
+    start_server(f);
+    older = raw_connect(f);
+    newer = raw_connect(f);
+    while (recv(older, &byte, 1, 0) < 0) {
+        assert_int_equal(errno, EAGAIN);
+        assert_true(sd_event_run(f->event, 1000) >= 0);
+    }
+    assert_int_equal(recv(newer, &byte, 1, 0), -1);
+    assert_int_equal(errno, EAGAIN);
+    close(older);
+    close(newer);
+}
+
 static void test_request_too_large(void **state)
 {
     struct fixture *f = *state;
@@ -413,6 +490,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_window, setup, teardown),
         cmocka_unit_test_setup_teardown(test_window_after_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_behind_a_full_queue, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_caller_that_reads_no_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_newer_connection_of_a_role, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_too_large, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peers_by_table, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_body, setup, teardown),
