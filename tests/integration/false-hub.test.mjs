@@ -1,6 +1,7 @@
 // Somebody in the network who poses as the hub hears nothing from us, least of all a token (identity.md T15).
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -33,6 +34,8 @@ async function certificate(name, address, ca) {
 // What each plugin said to whoever holds its port: undefined while it has not called.
 async function listen(credentials) {
     const heard = {};
+    // Whoever calls before may be in the middle of a call that its end cuts off, and that is no word about this server.
+    for (const plugin of Object.keys(PORTS)) await pair.edge.ctl('plugin', 'stop', plugin);
     const servers = Object.entries(PORTS).map(([plugin, port]) => {
         const server = tls.createServer(credentials, (socket) => {
             socket.on('error', () => {});
@@ -42,7 +45,8 @@ async function listen(credentials) {
         server.on('tlsClientError', () => (heard[plugin] ??= ''));
         return server.listen(port, pair.init.hub_address);
     });
-    for (const plugin of Object.keys(PORTS)) await pair.edge.ctl('plugin', 'restart', plugin); // so that they call now
+    await Promise.all(servers.map((server) => once(server, 'listening')));
+    for (const plugin of Object.keys(PORTS)) await pair.edge.ctl('plugin', 'start', plugin); // they call at once
     return {
         heard,
         both: () => until('both have called', () => Object.keys(PORTS).every((plugin) => heard[plugin] !== undefined), 60000),
