@@ -66,6 +66,7 @@ struct bus_request {
     struct bus_peer *peer;
     TAILQ_ENTRY(bus_request) link; /* in the order of making */
     uint64_t id, deadline;         /* CLOCK_MONOTONIC, or BUS_FOREVER */
+    bool is_poll;
     char *frame;
     size_t frame_len;
     bus_answer_fn *on_answer;
@@ -76,9 +77,9 @@ TAILQ_HEAD(request_list, bus_request);
 struct bus_peer {
     struct line line; /* first: a line is cast back */
     char *role;
-    struct request_list requests;
-    unsigned outstanding;
-    size_t open_bytes; /* the frames of its requests */
+    struct request_list requests, polls;
+    unsigned outstanding, poll_count;
+    size_t open_bytes; /* the frames of both */
     bool was_full;
     void (*on_room)(void *userdata);
     void *room_userdata;
@@ -97,7 +98,7 @@ struct caller {
     bool is_subscriber;
     uint64_t number, peer;        /* PEER_* */
     TAILQ_HEAD(, bus_call) calls; /* that are not answered yet */
-    unsigned open_calls;
+    unsigned open_calls, open_polls;
 };
 TAILQ_HEAD(caller_list, caller);
 
@@ -106,7 +107,7 @@ struct bus_call {
     struct caller *caller; /* NULL: it hung up */
     TAILQ_ENTRY(bus_call) link;
     uint64_t id, generation, peer, connection;
-    bool consumed, kept;
+    bool consumed, kept, is_poll;
     char name[32];
 };
 
@@ -401,10 +402,20 @@ static void line_done(struct line *line)
 
 /* ---- requests ---- */
 
+static struct request_list *request_list(const struct bus_request *request)
+{
+    return request->is_poll ? &request->peer->polls : &request->peer->requests;
+}
+
+static unsigned *request_counter(const struct bus_request *request)
+{
+    return request->is_poll ? &request->peer->poll_count : &request->peer->outstanding;
+}
+
 static struct bus_request *request_free(struct bus_request *request)
 {
-    TAILQ_REMOVE(&request->peer->requests, request, link);
-    request->peer->outstanding--;
+    TAILQ_REMOVE(request_list(request), request, link);
+    --*request_counter(request);
     request->peer->open_bytes -= request->frame_len;
     free(request->frame);
     free(request);
@@ -453,11 +464,19 @@ static void request_finish(struct bus_request *request, const Bus__Envelope *ans
 
 static struct bus_request *peer_find(const struct bus_peer *peer, uint64_t id)
 {
-    struct bus_request *request = TAILQ_FIRST(&peer->requests);
+    struct bus_request *request;
 
-    while (request && request->id != id)
-        request = TAILQ_NEXT(request, link);
-    return request;
+    TAILQ_FOREACH(request, &peer->requests, link)
+    {
+        if (request->id == id)
+            return request;
+    }
+    TAILQ_FOREACH(request, &peer->polls, link)
+    {
+        if (request->id == id)
+            return request;
+    }
+    return NULL;
 }
 
 static struct bus_request *peer_find_expired(const struct bus_peer *peer, uint64_t now,
@@ -519,16 +538,23 @@ static void peer_on_frame(struct line *line, struct span frame)
     arena_reset(bus->arena);
 }
 
+static void requests_resend(struct stream *stream, const struct request_list *requests)
+{
+    const struct bus_request *request;
+
+    TAILQ_FOREACH(request, requests, link)
+    {
+        stream_send(stream, request->frame, request->frame_len);
+        stream->bus->counters.resent++;
+    }
+}
+
 static int peer_on_up(struct line *line)
 {
-    struct bus_peer *peer = (struct bus_peer *)line;
-    struct bus_request *request;
+    const struct bus_peer *peer = (struct bus_peer *)line;
 
-    TAILQ_FOREACH(request, &peer->requests, link)
-    {
-        stream_send(&line->stream, request->frame, request->frame_len);
-        line->stream.bus->counters.resent++;
-    }
+    requests_resend(&line->stream, &peer->requests);
+    requests_resend(&line->stream, &peer->polls);
     return 0;
 }
 
@@ -551,6 +577,7 @@ struct bus_peer *bus_peer(struct bus *bus, const char *role)
     peer = xnew(struct bus_peer);
     peer->role = xstrdup(role);
     TAILQ_INIT(&peer->requests);
+    TAILQ_INIT(&peer->polls);
     peer->line.on_up = peer_on_up;
     peer->line.on_frame = peer_on_frame;
     peer->line.on_down = peer_on_down;
@@ -580,18 +607,16 @@ void bus_peer_on_room(struct bus_peer *peer, void (*fn)(void *userdata), void *u
     peer->room_userdata = userdata;
 }
 
-int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadline_usec,
-                bus_answer_fn *on_answer, void *userdata, struct bus_request **ret_request)
+/* It has its place in the window. */
+static int request_make(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadline_usec,
+                        bool is_poll, bus_answer_fn *on_answer, void *userdata,
+                        struct bus_request **ret_request)
 {
     struct bus *bus = peer->line.stream.bus;
     struct bus_request *request;
     struct buf frame = {};
     int r;
 
-    if (peer->outstanding >= BUS_WINDOW_MAX) {
-        peer->was_full = true;
-        return BUS_E_BUSY;
-    }
     envelope->protocol = BUS_PROTOCOL;
     envelope->id = bus->next_id;
     envelope->caller = bus->role;
@@ -606,12 +631,13 @@ int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadlin
     request->id = bus->next_id++;
     request->deadline =
         deadline_usec == BUS_FOREVER ? BUS_FOREVER : monotonic_usec() + deadline_usec;
+    request->is_poll = is_poll;
     request->frame = frame.data; /* the buffer was empty: it begins at its beginning */
     request->frame_len = buf_len(&frame);
     request->on_answer = on_answer;
     request->userdata = userdata;
-    TAILQ_INSERT_TAIL(&peer->requests, request, link);
-    peer->outstanding++;
+    TAILQ_INSERT_TAIL(request_list(request), request, link);
+    ++*request_counter(request);
     bus->counters.requests_sent++;
     peer->open_bytes += request->frame_len;
     if (line_is_up(&peer->line))
@@ -624,6 +650,24 @@ int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadlin
     if (ret_request)
         *ret_request = request;
     return r;
+}
+
+int bus_request(struct bus_peer *peer, Bus__Envelope *envelope, uint64_t deadline_usec,
+                bus_answer_fn *on_answer, void *userdata, struct bus_request **ret_request)
+{
+    if (peer->outstanding >= BUS_WINDOW_MAX) {
+        peer->was_full = true;
+        return BUS_E_BUSY;
+    }
+    return request_make(peer, envelope, deadline_usec, false, on_answer, userdata, ret_request);
+}
+
+int bus_poll(struct bus_peer *peer, Bus__Envelope *envelope, bus_answer_fn *on_answer,
+             void *userdata, struct bus_request **ret_request)
+{
+    if (peer->poll_count >= BUS_POLLS_MAX)
+        return BUS_E_BUSY;
+    return request_make(peer, envelope, BUS_FOREVER, true, on_answer, userdata, ret_request);
 }
 
 /* ---- serving ---- */
@@ -674,7 +718,7 @@ static void call_consume(struct bus_call *call)
     call->consumed = true;
     if (caller) {
         TAILQ_REMOVE(&caller->calls, call, link);
-        caller->open_calls--;
+        --*(call->is_poll ? &caller->open_polls : &caller->open_calls);
         call->caller = NULL;
         caller_watch(caller);
     }
@@ -687,6 +731,18 @@ struct bus_call *bus_call_keep(struct bus_call *call)
     assert(!call->consumed && !call->kept);
     call->kept = true;
     return call;
+}
+
+struct bus_call *bus_call_keep_poll(struct bus_call *call)
+{
+    struct caller *caller = call->caller;
+
+    if (caller && caller->open_polls < BUS_POLLS_MAX) {
+        call->is_poll = true;
+        caller->open_calls--;
+        caller->open_polls++;
+    }
+    return bus_call_keep(call);
 }
 
 struct bus_call *bus_call_drop(struct bus_call *call)
@@ -1109,7 +1165,7 @@ static void peer_free(struct bus_peer *peer)
 {
     struct bus_request *request;
 
-    while ((request = TAILQ_FIRST(&peer->requests)))
+    while ((request = TAILQ_FIRST(&peer->requests)) || (request = TAILQ_FIRST(&peer->polls)))
         request_free(request);
     line_done(&peer->line);
     free(peer->role);

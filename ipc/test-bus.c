@@ -15,7 +15,7 @@
 #include "bus.h"
 #include "log.h"
 
-enum { LOOP_TURNS_MAX = 10000 };
+enum { LOOP_TURNS_MAX = 10000, POLLS = 100 /* more than the window, and than may be open */ };
 
 struct fixture {
     char dir[32];
@@ -27,6 +27,8 @@ struct fixture {
     uint64_t last_sequence;
     Bus__Status last_status;
     struct bus_call *kept;
+    struct bus_call *polls[POLLS];
+    size_t poll_count;
 };
 
 static uint64_t on_who(int64_t pid, uint32_t uid, void *userdata)
@@ -61,8 +63,19 @@ static int on_fetch(struct bus_call *call, const Bus__Envelope *in, void *userda
     return 0;
 }
 
+/* A long poll: answered by the test, the one that came first first. */
+static int on_queue_peek(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    struct fixture *f = userdata;
+
+    assert_true(f->poll_count < POLLS);
+    f->polls[f->poll_count++] = bus_call_keep_poll(call);
+    return 0;
+}
+
 static const struct bus_handler handlers[] = {
     { BUS__ENVELOPE__BODY_APPEND, PEER_ROUTER, on_append },
+    { BUS__ENVELOPE__BODY_QUEUE_PEEK, PEER_ROUTER, on_queue_peek },
     { BUS__ENVELOPE__BODY_FETCH, PEER_ROUTER | PEER_OPERATOR, on_fetch },
     {},
 };
@@ -280,6 +293,36 @@ static void test_window_after_cancel(void **state)
     loop_until(f, f->rooms == 1);
 }
 
+/* Many may wait, and work goes on beside them; after a restart all of them wait again. */
+static void test_polls(void **state)
+{
+    struct fixture *f = *state;
+    Bus__QueuePeek peek = BUS__QUEUE_PEEK__INIT;
+    Bus__Envelope request = ENVELOPE(QUEUE_PEEK, queue_peek, &peek);
+
+    start_server(f);
+    for (size_t i = 0; i < POLLS; i++)
+        assert_int_equal(bus_poll(f->peer, &request, on_answer, f, NULL), 0);
+    loop_until(f, f->poll_count == POLLS);
+    assert_int_equal(bus_peer_outstanding(f->peer), 0);
+    assert_int_equal(send_append(f, 1, BUS_FOREVER), 0);
+    loop_until(f, f->answered == 1);
+
+    for (size_t i = 0; i < POLLS; i++)
+        bus_call_drop(f->polls[i]);
+    f->poll_count = 0;
+    f->server = bus_free(f->server);
+    start_server(f);
+    loop_until(f, f->poll_count == POLLS);
+    for (size_t i = 0; i < POLLS; i++)
+        assert_int_equal(bus_answer(f->polls[i], STATUS_DONE), 0);
+    loop_until(f, f->answered == 1 + POLLS);
+
+    for (size_t i = 0; i < BUS_POLLS_MAX; i++)
+        assert_int_equal(bus_poll(f->peer, &request, on_answer, f, NULL), 0);
+    assert_int_equal(bus_poll(f->peer, &request, on_answer, f, NULL), BUS_E_BUSY);
+}
+
 /* A peer that connects and reads nothing, as one that was stopped. */
 static int deaf_listen(const struct fixture *f)
 {
@@ -489,6 +532,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_request_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_window, setup, teardown),
         cmocka_unit_test_setup_teardown(test_window_after_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_polls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_behind_a_full_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(test_caller_that_reads_no_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_connection_of_a_role, setup, teardown),

@@ -18,7 +18,7 @@ static int store_on_append(struct bus_call *call, const Bus__Envelope *in, void 
 
 static int store_on_fetch(struct bus_call *call, const Bus__Envelope *in, void *userdata)
 {
-    store_fetch_take(userdata, bus_call_keep(call), in->fetch);
+    store_fetch_take(userdata, bus_call_keep_poll(call), in->fetch);
     return 0;
 }
 

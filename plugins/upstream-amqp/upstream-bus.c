@@ -231,7 +231,7 @@ void upstream_bus_fetch(struct upstream *up)
     fetch.messages_max = messages < FETCH_MESSAGES_MAX ? (uint32_t)messages : FETCH_MESSAGES_MAX;
     fetch.bytes_max = bytes < FETCH_BYTES_MAX ? (uint32_t)bytes : FETCH_BYTES_MAX;
     fetch.wait_ms = FETCH_WAIT_MS;
-    if (bus_request(up->store, &request, BUS_FOREVER, fetch_on_answer, up, &up->fetch_request) != 0)
+    if (bus_poll(up->store, &request, fetch_on_answer, up, &up->fetch_request) != 0)
         timer_rearm(up->fetch_timer, RETRY_USEC);
 }
 
