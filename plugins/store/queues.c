@@ -16,6 +16,9 @@ struct partitions {
 struct queues {
     struct queue **items;
     size_t count, capacity;
+    void *names;   /* tsearch() of them */
+    void *readers; /* tsearch() by name */
+    size_t reader_count;
     uint32_t next_id;
     uint8_t group;             /* the one that gathers: 1 and 2 in turn, the other is written */
     struct partitions dirty;   /* changed in it */
@@ -128,6 +131,7 @@ static void stream_refresh(struct stream *s)
     else
         TAILQ_REMOVE(&s->level->ready, s, link);
     s->ready = ready;
+    stream_queue(s)->reader->ready += ready ? 1 : (size_t)-1;
 }
 
 static void stream_pop(struct stream *s)
@@ -362,13 +366,13 @@ bool stream_has(const struct stream *s, uint64_t position)
 
 void stream_read_begin(struct stream *s)
 {
-    struct queue *q = stream_queue(s);
+    struct reader *reader = stream_queue(s)->reader;
 
-    if (s->given_in == q->round)
+    if (s->given_in == reader->round)
         return; /* this answer reads it once more: it began where it began */
-    s->given_in = q->round;
-    xgrow(q->given, q->given_count, q->given_capacity);
-    q->given[q->given_count++] = (struct given){ s, s->cursor };
+    s->given_in = reader->round;
+    xgrow(reader->given, reader->given_count, reader->given_capacity);
+    reader->given[reader->given_count++] = (struct given){ s, s->cursor };
 }
 
 enum offer stream_offer(struct stream *s, uint64_t position, uint32_t bytes, bool expired)
@@ -398,9 +402,13 @@ enum offer stream_offer(struct stream *s, uint64_t position, uint32_t bytes, boo
 
 void stream_read_end(struct stream *s, bool exhausted)
 {
+    struct queue *q = stream_queue(s);
+
     if (exhausted && s->cursor < s->durable)
         s->cursor = s->durable;
     stream_settle(s);
+    TAILQ_REMOVE(&q->reader->queues, q, reader_link);
+    TAILQ_INSERT_TAIL(&q->reader->queues, q, reader_link);
     if (!s->ready)
         return;
     TAILQ_REMOVE(&s->level->ready, s, link);
@@ -506,21 +514,156 @@ static bool partition_is_idle(const struct partition *p, uint64_t before_ms)
 static void partition_forget(struct partition *p)
 {
     struct queue *q = p->queue;
+    struct reader *reader = q->reader;
     size_t kept = 0;
 
     for (size_t i = 0; i < p->stream_count; i++)
         if (q->floor < p->streams[i]->meta.next)
             q->floor = p->streams[i]->meta.next;
-    for (size_t i = 0; i < q->given_count; i++)
-        if (q->given[i].stream->partition != p)
-            q->given[kept++] = q->given[i];
-    q->given_count = kept;
+    for (size_t i = 0; i < reader->given_count; i++)
+        if (reader->given[i].stream->partition != p)
+            reader->given[kept++] = reader->given[i];
+    reader->given_count = kept;
     p->gone = true;
     partition_unlink(p);
     partition_touch(p);
 }
 
+/* Readers. */
+
+static int reader_compare(const void *a, const void *b)
+{
+    const struct reader *x = a, *y = b;
+
+    return strcmp(x->name, y->name);
+}
+
+static struct reader *queues_find_reader(struct queues *queues, const char *name)
+{
+    struct reader key = { .name = (char *)name }, **found;
+
+    found = tfind(&key, &queues->readers, reader_compare);
+    return found ? *found : NULL;
+}
+
+static struct reader *reader_new(struct queues *queues, const char *name)
+{
+    struct reader *reader = xnew(struct reader);
+
+    reader->name = xstrdup(name);
+    TAILQ_INIT(&reader->queues);
+    if (!tsearch(reader, &queues->readers, reader_compare))
+        abort(); /* out of memory, as in mem.c */
+    queues->reader_count++;
+    return reader;
+}
+
+static void reader_free(void *userdata)
+{
+    struct reader *reader = userdata;
+
+    free(reader->given);
+    free(reader->name);
+    free(reader);
+}
+
+struct reader *queues_reader(struct queues *queues, const char *name)
+{
+    struct reader *reader = queues_find_reader(queues, name);
+    const char *slash = strrchr(name, '/');
+
+    if (reader || (slash && slash[1]) || queues->reader_count >= READERS_MAX)
+        return reader;
+    return reader_new(queues, name);
+}
+
+/* A queue has one whatever their number: queues are bounded, too. */
+static void queue_join_reader(struct queue *q)
+{
+    const char *slash = strrchr(q->name, '/');
+    _cleanup_(freep) char *name =
+        slash ? span_xdup(span_of(q->name, (size_t)(slash - q->name) + 1)) : xstrdup(q->name);
+
+    q->reader = queues_find_reader(q->queues, name);
+    if (!q->reader)
+        q->reader = reader_new(q->queues, name);
+    TAILQ_INSERT_TAIL(&q->reader->queues, q, reader_link);
+}
+
+static void reader_take_over(struct reader *reader, uint64_t lease)
+{
+    struct queue *q;
+    struct partition *p;
+
+    reader->lease = lease;
+    reader->sequence = 0;
+    reader->given_count = 0;
+    TAILQ_FOREACH(q, &reader->queues, reader_link)
+    TAILQ_FOREACH(p, &q->partitions, link)
+    {
+        partition_rewind(p);
+        partition_park(p, false);
+    }
+}
+
+int reader_lease(struct reader *reader, uint64_t lease)
+{
+    if (lease < reader->lease)
+        return QUEUE_E_LEASE_LOST;
+    if (lease > reader->lease)
+        reader_take_over(reader, lease);
+    return 0;
+}
+
+int reader_fetch(struct reader *reader, uint64_t lease, uint64_t sequence)
+{
+    int r = reader_lease(reader, lease);
+
+    if (r != 0)
+        return r;
+    if (sequence < reader->sequence)
+        return QUEUE_E_SEQUENCE;
+    if (sequence == reader->sequence)
+        for (size_t i = 0; i < reader->given_count; i++)
+            stream_rewind(reader->given[i].stream, reader->given[i].cursor);
+    reader->given_count = 0;
+    reader->sequence = sequence;
+    reader->round++;
+    return 0;
+}
+
+static struct level *queue_first_ready(const struct queue *q)
+{
+    for (size_t i = 0; i < q->level_count; i++)
+        if (!TAILQ_EMPTY(&q->levels[i]->ready))
+            return q->levels[i];
+    return NULL;
+}
+
+struct stream *reader_next(struct reader *reader)
+{
+    const struct level *best = NULL, *level;
+    const struct queue *q;
+
+    if (reader->ready == 0)
+        return NULL;
+    TAILQ_FOREACH(q, &reader->queues, reader_link)
+    {
+        level = queue_first_ready(q);
+        if (level && (!best || level->meta.priority < best->meta.priority))
+            best = level;
+    }
+    return TAILQ_FIRST(&best->ready);
+}
+
 /* Queues. */
+
+static int queue_compare(const void *a, const void *b)
+{
+    const struct queue *x = a, *y = b;
+
+    return strcmp(x->name, y->name);
+}
 
 static struct queue *queue_new(struct queues *queues, uint32_t id, struct span name)
 {
@@ -532,6 +675,9 @@ static struct queue *queue_new(struct queues *queues, uint32_t id, struct span n
     q->next_partition = 1;
     q->floor = 1;
     TAILQ_INIT(&q->partitions);
+    queue_join_reader(q);
+    if (!tsearch(q, &queues->names, queue_compare))
+        abort(); /* out of memory, as in mem.c */
     if (queues->next_id <= id)
         queues->next_id = id + 1;
     xgrow(queues->items, queues->count, queues->capacity);
@@ -552,7 +698,6 @@ static struct queue *queue_free(struct queue *q)
     for (size_t i = 0; i < q->level_count; i++)
         free(q->levels[i]);
     free(q->levels);
-    free(q->given);
     free(q->name);
     free(q);
     return NULL;
@@ -614,54 +759,6 @@ struct stream *queue_get_stream(struct queue *queue, const char *partition, uint
     return s;
 }
 
-static void queue_take_over(struct queue *queue, uint64_t lease)
-{
-    struct partition *p;
-
-    queue->lease = lease;
-    queue->sequence = 0;
-    queue->given_count = 0;
-    TAILQ_FOREACH(p, &queue->partitions, link)
-    {
-        partition_rewind(p);
-        partition_park(p, false);
-    }
-}
-
-int queue_lease(struct queue *queue, uint64_t lease)
-{
-    if (lease < queue->lease)
-        return QUEUE_E_LEASE_LOST;
-    if (lease > queue->lease)
-        queue_take_over(queue, lease);
-    return 0;
-}
-
-int queue_fetch(struct queue *queue, uint64_t lease, uint64_t sequence)
-{
-    int r = queue_lease(queue, lease);
-
-    if (r != 0)
-        return r;
-    if (sequence < queue->sequence)
-        return QUEUE_E_SEQUENCE;
-    if (sequence == queue->sequence)
-        for (size_t i = 0; i < queue->given_count; i++)
-            stream_rewind(queue->given[i].stream, queue->given[i].cursor);
-    queue->given_count = 0;
-    queue->sequence = sequence;
-    queue->round++;
-    return 0;
-}
-
-struct stream *queue_next(struct queue *queue)
-{
-    for (size_t i = 0; i < queue->level_count; i++)
-        if (!TAILQ_EMPTY(&queue->levels[i]->ready))
-            return TAILQ_FIRST(&queue->levels[i]->ready);
-    return NULL;
-}
-
 struct ledger queue_ledger(const struct queue *queue)
 {
     struct ledger sum = {};
@@ -689,6 +786,8 @@ struct queues *queues_new(void)
     return queues;
 }
 
+static void leave_alone(void *queue) {}
+
 struct queues *queues_free(struct queues *queues)
 {
     if (!queues)
@@ -696,8 +795,10 @@ struct queues *queues_free(struct queues *queues)
     for (size_t i = 0; i < queues->dirty.count; i++)
         if (queues->dirty.items[i]->gone)
             partition_free(queues->dirty.items[i]);
+    tdestroy(queues->names, leave_alone);
     for (size_t i = 0; i < queues->count; i++)
         queue_free(queues->items[i]);
+    tdestroy(queues->readers, reader_free);
     free(queues->items);
     free(queues->dirty.items);
     free(queues->closing.items);
@@ -736,10 +837,10 @@ static struct queue *queues_find_id(struct queues *queues, uint32_t id)
 
 struct queue *queues_find(struct queues *queues, const char *name)
 {
-    for (size_t i = 0; i < queues->count; i++)
-        if (strcmp(queues->items[i]->name, name) == 0)
-            return queues->items[i];
-    return NULL;
+    struct queue key = { .name = (char *)name },
+                 **found = tfind(&key, &queues->names, queue_compare);
+
+    return found ? *found : NULL;
 }
 
 struct queue *queues_get(struct queues *queues, const char *name)

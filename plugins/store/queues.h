@@ -25,6 +25,7 @@
 
 enum {
     QUEUES_MAX = 1024,
+    READERS_MAX = 4096,
     QUEUE_NAME_BYTES_MAX = 512,
     QUEUE_WINDOW_MAX =
         65536, /* entries in the windows of a queue: its consumer gets no more before it acks */
@@ -56,7 +57,7 @@ struct stream {
     struct window window;
     size_t removed;            /* entries of the window that are removed */
     bool ready;                /* in level->ready */
-    uint64_t given_in;         /* queue->round when it was last read for the lease */
+    uint64_t given_in;         /* reader->round when it was last read for the lease */
     uint64_t expires_first_ms; /* no message from the cursor on expires before; 0: not known */
     uint64_t sweep_at;         /* how far the sweep that is under way has come; 0: none is */
     uint64_t sweep_first_ms;   /* and what is the first to expire of what it has seen */
@@ -94,6 +95,21 @@ struct given {
     uint64_t cursor;
 };
 
+TAILQ_HEAD(queue_list, queue);
+
+/* What one consumer reads. A queue whose name has no folder is read alone ("$upstream"); those of a
+ * folder are read together ("modules/M/inputs/"), by whoever holds the module. */
+struct reader {
+    char *name;
+    struct queue_list queues; /* the one that was read last is last */
+    size_t ready;             /* streams with something to fetch */
+    uint64_t lease;           /* the greatest seen; 0: none since the start */
+    uint64_t sequence;        /* of the lease's last fetch; 0: none */
+    uint64_t round;           /* counts fetches, for stream.given_in */
+    struct given *given;
+    size_t given_count, given_capacity;
+};
+
 struct queue {
     struct queues *queues; /* borrowed: the owner */
     uint32_t id;
@@ -107,11 +123,8 @@ struct queue {
     struct level **levels; /* by priority: the most urgent first */
     size_t level_count, level_capacity;
     size_t window_count;
-    uint64_t lease;    /* the greatest seen; 0: none since the start */
-    uint64_t sequence; /* of the lease's last fetch; 0: none */
-    uint64_t round;    /* counts fetches, for stream.given_in */
-    struct given *given;
-    size_t given_count, given_capacity;
+    struct reader *reader; /* borrowed: of the queues */
+    TAILQ_ENTRY(queue) reader_link;
 };
 
 struct queues *queues_new(void);
@@ -157,15 +170,18 @@ enum {
     QUEUE_E_LEASE_LOST = 1, /* a greater lease has been here */
     QUEUE_E_SEQUENCE,       /* it was answered long ago: only the last answer can be given again */
 };
+/* By name: that of a queue without a folder, or a folder with its slash. Makes it: the consumer may
+ * be there before its queues. NULL: a queue in a folder is not read alone, or there are READERS_MAX. */
+struct reader *queues_reader(struct queues *queues, const char *name);
 /* The lease that is greater takes over: everything that exists is there to be fetched again,
  * nothing is parked. */
-int queue_lease(struct queue *queue, uint64_t lease);
-/* queue_lease(), and: the answer before is given up if @sequence is another, or is to be given
+int reader_lease(struct reader *reader, uint64_t lease);
+/* reader_lease(), and: the answer before is given up if @sequence is another, or is to be given
  * again if it is the same. */
-int queue_fetch(struct queue *queue, uint64_t lease, uint64_t sequence);
+int reader_fetch(struct reader *reader, uint64_t lease, uint64_t sequence);
 /* The stream to read next: the most urgent priority, the one that waits longest. NULL: nothing to
  * fetch. */
-struct stream *queue_next(struct queue *queue);
+struct stream *reader_next(struct reader *reader);
 /* Reading @stream, from its cursor up to its durable, goes like this: begin, offer every row in
  * order, end. */
 void stream_read_begin(struct stream *stream);
@@ -176,7 +192,8 @@ enum offer {
     OFFER_FULL,    /* the window is: end the whole fetch */
 };
 enum offer stream_offer(struct stream *stream, uint64_t position, uint32_t bytes, bool expired);
-/* @exhausted: there was no further row. The stream goes to the end of those that wait. */
+/* @exhausted: there was no further row. The stream goes to the end of those that wait, and so does
+ * its queue. */
 void stream_read_end(struct stream *stream, bool exhausted);
 
 void partition_park(struct partition *partition, bool parked);

@@ -84,13 +84,22 @@ static int removal_run(struct removal *m, struct rocks_error *ret_error)
     return 0;
 }
 
-static int store_ack_ranges(struct store *store, struct queue *queue, const Bus__Ack *in,
-                            unsigned *left, struct rocks_error *ret_error)
+/* NULL: nothing of it is there any more. */
+static struct stream *store_acked_stream(struct store *store, const Bus__Ack *in,
+                                         const Bus__AckRange *range)
+{
+    struct queue *queue = queues_find(store->image->queues, *in->queue ? in->queue : range->queue);
+
+    return queue ? queue_find_stream(queue, range->partition, range->priority) : NULL;
+}
+
+static int store_ack_ranges(struct store *store, const Bus__Ack *in, unsigned *left,
+                            struct rocks_error *ret_error)
 {
     for (size_t i = 0; i<in->n_ranges && * left> 0; i++) {
         const Bus__AckRange *range = in->ranges[i];
         struct removal m = { .store = store,
-                             .stream = queue_find_stream(queue, range->partition, range->priority),
+                             .stream = store_acked_stream(store, in, range),
                              .first = range->first,
                              .last = range->last,
                              .left = *left };
@@ -142,8 +151,7 @@ void store_ack_take(struct store *store, struct bus_call *call, const Bus__Ack *
 {
     unsigned left = ACK_MESSAGES_MAX;
     struct rocks_error error;
-    struct queue *queue;
-    int r = 0;
+    int r;
 
     if (store_refuse_take(store, call))
         return;
@@ -153,9 +161,7 @@ void store_ack_take(struct store *store, struct bus_call *call, const Bus__Ack *
                            ACK_RANGES_MAX);
         return;
     }
-    queue = queues_find(store->image->queues, in->queue);
-    if (queue)
-        r = store_ack_ranges(store, queue, in, &left, &error);
+    r = store_ack_ranges(store, in, &left, &error);
     if (r != 0) {
         store_fail_take(store, call, r, &error);
         return;

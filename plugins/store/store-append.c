@@ -17,9 +17,10 @@ static const char *append_check(const Bus__Append *in)
     for (size_t i = 0; i < in->n_items; i++) {
         for (size_t j = 0; j < in->items[i]->n_targets; j++) {
             const Bus__AppendTarget *target = in->items[i]->targets[j];
+            size_t len = strlen(target->queue);
 
-            if (!target->queue[0] || strlen(target->queue) > QUEUE_NAME_BYTES_MAX)
-                return "a queue's name of 1 to 512 bytes is expected";
+            if (len == 0 || len > QUEUE_NAME_BYTES_MAX || target->queue[len - 1] == '/')
+                return "a queue's name of 1 to 512 bytes, without a slash at its end, is expected";
             if (strlen(target->partition) > PARTITION_NAME_BYTES_MAX)
                 return "a partition's name of up to 512 bytes is expected";
         }

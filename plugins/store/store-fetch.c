@@ -14,6 +14,7 @@ enum {
 /* What is being put together as an answer. All in the store's arena. */
 struct answer {
     struct store *store;
+    bool names_queues;
     Bus__FetchedItem **items;
     size_t count, capacity;
     uint64_t bytes;
@@ -48,8 +49,12 @@ Bus__FetchedItem *store_item(struct store *store, const struct stream *stream, u
 static void answer_add(struct answer *a, const struct stream *stream, uint64_t position,
                        const struct message_value *v)
 {
+    Bus__FetchedItem *item = store_item(a->store, stream, position, v);
+
+    if (a->names_queues)
+        item->queue = stream->partition->queue->name;
     xgrow(a->items, a->count, a->capacity);
-    a->items[a->count++] = store_item(a->store, stream, position, v);
+    a->items[a->count++] = item;
     a->bytes += v->message.len + ITEM_OVERHEAD_BYTES;
 }
 
@@ -103,12 +108,12 @@ static int answer_read(struct answer *a, struct stream *stream, struct rocks_err
     return more ? 0 : rocks_scan_error(scan, ret_error);
 }
 
-static int answer_fill(struct answer *a, struct queue *queue, struct rocks_error *ret_error)
+static int answer_fill(struct answer *a, struct reader *reader, struct rocks_error *ret_error)
 {
     struct stream *stream;
 
     while (!a->full && a->count < a->messages_max && a->rows < FETCH_ROWS_MAX &&
-           (stream = queue_next(queue))) {
+           (stream = reader_next(reader))) {
         int r = answer_read(a, stream, ret_error);
 
         if (r != 0)
@@ -133,15 +138,16 @@ static void store_send(struct store *store, struct bus_call *call, const struct 
 static bool store_try(struct store *store, const struct poll *poll, bool anyway)
 {
     struct answer a = { .store = store,
+                        .names_queues = strchr(poll->reader->name, '/'),
                         .messages_max = poll->messages_max,
                         .bytes_max = poll->bytes_max,
                         .now_ms = store_clock_ms(store) };
     struct rocks_error error;
     int r;
 
-    if (!anyway && !queue_next(poll->queue))
+    if (!anyway && !reader_next(poll->reader))
         return false;
-    r = answer_fill(&a, poll->queue, &error);
+    r = answer_fill(&a, poll->reader, &error);
     if (r != 0)
         store_fail_take(store, poll->call, r, &error);
     else if (a.count > 0 || anyway)
@@ -206,16 +212,16 @@ void store_polls_refuse(struct store *store, const char *reason)
     timer_stop(store->poll_timer);
 }
 
-/* What waits on the queue gives way to who asks now: the older lease has lost it; the same request,
+/* What waits there gives way to who asks now: the older lease has lost it; the same request,
  * sent again, takes the place of the first; one that went on without its answer does not want it
  * any more. */
-static void store_displace(struct store *store, const struct queue *queue, uint64_t lease,
+static void store_displace(struct store *store, const struct reader *reader, uint64_t lease,
                            uint64_t sequence)
 {
     for (size_t i = 0; i < store->poll_count; i++) {
         const struct poll poll = store->polls[i];
 
-        if (poll.queue != queue)
+        if (poll.reader != reader)
             continue;
         store->polls[i] = store->polls[--store->poll_count];
         if (poll.lease != lease)
@@ -233,10 +239,10 @@ static uint32_t limit(uint32_t asked, uint32_t max)
     return asked == 0 || asked > max ? max : asked;
 }
 
-static struct poll poll_make(struct bus_call *call, struct queue *queue, const Bus__Fetch *in)
+static struct poll poll_make(struct bus_call *call, struct reader *reader, const Bus__Fetch *in)
 {
     return (struct poll){ .call = call,
-                          .queue = queue,
+                          .reader = reader,
                           .lease = in->lease,
                           .sequence = in->sequence,
                           .messages_max = limit(in->messages_max, FETCH_MESSAGES_MAX),
@@ -244,43 +250,43 @@ static struct poll poll_make(struct bus_call *call, struct queue *queue, const B
                           .deadline_usec = now_usec() + (uint64_t)in->wait_ms * 1000 };
 }
 
-/* A queue that nothing was appended to yet may be fetched from: the consumer is there first. */
-static struct queue *store_consumed_queue(struct store *store, struct bus_call *call,
-                                          const char *name, uint64_t lease)
+/* What nothing was appended to yet may be fetched from: the consumer is there first. */
+static struct reader *store_reader(struct store *store, struct bus_call *call, const char *name,
+                                   uint64_t lease)
 {
-    struct queue *queue = NULL;
+    struct reader *reader = NULL;
 
     if (name[0] && strlen(name) <= QUEUE_NAME_BYTES_MAX && lease > 0)
-        queue = queues_get(store->image->queues, name);
-    if (!queue)
-        store_answer_error(
-            store, call, STATUS_INVALID,
-            "the name of a queue and a lease of 1 or more are expected, of at most %d queues",
-            QUEUES_MAX);
-    return queue;
+        reader = queues_reader(store->image->queues, name);
+    if (!reader)
+        store_answer_error(store, call, STATUS_INVALID,
+                           "a lease of 1 or more is expected, and the name of a queue, or its "
+                           "folder with the slash if it has one; of at most %d consumers",
+                           READERS_MAX);
+    return reader;
 }
 
 void store_fetch_take(struct store *store, struct bus_call *call, const Bus__Fetch *in)
 {
-    struct queue *queue;
+    struct reader *reader;
     struct poll poll;
 
     if (store_refuse_take(store, call))
         return;
-    queue = store_consumed_queue(store, call, in->queue, in->lease);
-    if (!queue)
+    reader = store_reader(store, call, in->queue, in->lease);
+    if (!reader)
         return;
-    switch (in->sequence == 0 ? QUEUE_E_SEQUENCE : queue_fetch(queue, in->lease, in->sequence)) {
+    switch (in->sequence == 0 ? QUEUE_E_SEQUENCE : reader_fetch(reader, in->lease, in->sequence)) {
     case QUEUE_E_LEASE_LOST:
         store_answer(store, call, STATUS_LEASE_LOST);
         return;
     case QUEUE_E_SEQUENCE:
         store_answer_error(store, call, STATUS_INVALID, "a sequence of %lu or more is expected",
-                           (unsigned long)(queue->sequence > 0 ? queue->sequence : 1));
+                           (unsigned long)(reader->sequence > 0 ? reader->sequence : 1));
         return;
     }
-    store_displace(store, queue, in->lease, in->sequence);
-    poll = poll_make(call, queue, in);
+    store_displace(store, reader, in->lease, in->sequence);
+    poll = poll_make(call, reader, in);
     if (store_try(store, &poll, in->wait_ms == 0))
         return;
     xgrow(store->polls, store->poll_count, store->poll_capacity);
@@ -290,21 +296,24 @@ void store_fetch_take(struct store *store, struct bus_call *call, const Bus__Fet
 
 void store_park_take(struct store *store, struct bus_call *call, const Bus__Park *in)
 {
-    struct partition *partition;
+    struct partition *partition = NULL;
+    struct reader *reader;
     struct queue *queue;
 
     if (store_refuse_take(store, call))
         return;
-    queue = store_consumed_queue(store, call, in->queue, in->lease);
-    if (!queue)
+    reader = store_reader(store, call, in->queue, in->lease);
+    if (!reader)
         return;
-    if (in->lease > queue->lease)
-        store_displace(store, queue, in->lease, 0);
-    if (queue_lease(queue, in->lease) != 0) {
+    if (in->lease > reader->lease)
+        store_displace(store, reader, in->lease, 0);
+    if (reader_lease(reader, in->lease) != 0) {
         store_answer(store, call, STATUS_LEASE_LOST);
         return;
     }
-    partition = queue_find_partition(queue, in->partition);
+    queue = queues_find(store->image->queues, in->queue);
+    if (queue)
+        partition = queue_find_partition(queue, in->partition);
     if (partition)
         partition_park(partition, in->parked);
     store_answer(store, call, STATUS_DONE);

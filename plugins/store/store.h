@@ -37,7 +37,7 @@ struct store_ops {
 /* A fetch that waits for messages. */
 struct poll {
     struct bus_call *call;
-    struct queue *queue; /* borrowed */
+    struct reader *reader; /* borrowed */
     uint64_t lease;
     uint64_t sequence;
     uint32_t messages_max;

@@ -55,7 +55,7 @@ static const char *fetch(struct queue *queue, unsigned max, unsigned chunk)
     size_t len = 0;
 
     text[0] = '\0';
-    while (max > 0 && (s = queue_next(queue))) {
+    while (max > 0 && (s = reader_next(queue->reader))) {
         unsigned n = 0;
 
         stream_read_begin(s);
@@ -80,13 +80,13 @@ static void test_only_committed_is_given(void **state)
     struct stream *s = stream_with(queues, "a", 0, 2);
     struct queue *q = s->partition->queue;
 
-    assert_int_equal(queue_fetch(q, 1, 1), 0);
-    assert_null(queue_next(q));
+    assert_int_equal(reader_fetch(q->reader, 1, 1), 0);
+    assert_null(reader_next(q->reader));
     commit(queues);
     stream_append(s, 10, 0, EXPIRES_NEVER, 1);
     assert_string_equal(fetch(q, 10, 64), "a1 a2");
     commit(queues);
-    assert_int_equal(queue_fetch(q, 1, 2), 0);
+    assert_int_equal(reader_fetch(q->reader, 1, 2), 0);
     assert_string_equal(fetch(q, 10, 64), "a3");
 }
 
@@ -100,11 +100,11 @@ static void test_order_of_priorities_and_partitions(void **state)
     stream_with(queues, "c", 2000000000, 1);
     stream_with(queues, "b", 5, 2);
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     assert_string_equal(fetch(q, 4, 2), "b1 b2 a1 a2");
     stream_with(queues, "z", 0, 1); /* the most urgent comes first again */
     commit(queues);
-    queue_fetch(q, 1, 2);
+    reader_fetch(q->reader, 1, 2);
     assert_string_equal(fetch(q, 10, 2), "z1 b1 b2 c1 a3 b3");
 }
 
@@ -116,15 +116,16 @@ static void test_fetch_again(void **state)
 
     stream_with(queues, "b", 0, 2);
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     assert_string_equal(fetch(q, 3, 2), "a1 a2 b1");
-    queue_fetch(q, 1, 2);
+    reader_fetch(q->reader, 1, 2);
     assert_string_equal(fetch(q, 2, 2), "a3 a4");
     assert_true(stream_remove(a, 1, 10, OUTCOME_DELIVERED));
-    assert_int_equal(queue_fetch(q, 1, 2), 0); /* the answer got lost: a3 and a4 again, not a2 */
+    assert_int_equal(reader_fetch(q->reader, 1, 2),
+                     0); /* the answer got lost: a3 and a4 again, not a2 */
     assert_string_equal(fetch(q, 10, 2), "b2 a3 a4");
-    assert_int_equal(queue_fetch(q, 1, 1), QUEUE_E_SEQUENCE);
-    assert_int_equal(queue_fetch(q, 1, 3), 0);
+    assert_int_equal(reader_fetch(q->reader, 1, 1), QUEUE_E_SEQUENCE);
+    assert_int_equal(reader_fetch(q->reader, 1, 3), 0);
     assert_string_equal(fetch(q, 10, 2), "");
 }
 
@@ -135,14 +136,15 @@ static void test_lease_takes_over(void **state)
     struct queue *q = a->partition->queue;
 
     commit(queues);
-    queue_fetch(q, 7, 1);
+    reader_fetch(q->reader, 7, 1);
     assert_string_equal(fetch(q, 10, 64), "a1 a2 a3 a4");
     stream_remove(a, 2, 10, OUTCOME_DELIVERED);
     partition_park(a->partition, true);
-    assert_int_equal(queue_fetch(q, 8, 40), 0); /* any sequence to begin with; nothing is parked */
+    assert_int_equal(reader_fetch(q->reader, 8, 40),
+                     0); /* any sequence to begin with; nothing is parked */
     assert_string_equal(fetch(q, 10, 64), "a1 a3 a4");
-    assert_int_equal(queue_fetch(q, 7, 2), QUEUE_E_LEASE_LOST);
-    assert_int_equal(queue_lease(q, 7), QUEUE_E_LEASE_LOST);
+    assert_int_equal(reader_fetch(q->reader, 7, 2), QUEUE_E_LEASE_LOST);
+    assert_int_equal(reader_lease(q->reader, 7), QUEUE_E_LEASE_LOST);
     assert_true(stream_remove(a, 1, 10, OUTCOME_DELIVERED)); /* the old one's acks count */
     assert_int_equal(a->meta.first, 3);
 }
@@ -155,15 +157,15 @@ static void test_park(void **state)
 
     stream_with(queues, "b", 0, 1);
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     assert_string_equal(fetch(q, 2, 64), "a1 a2");
     stream_remove(a, 1, 10, OUTCOME_DELIVERED);
     partition_park(a->partition, true);
     assert_int_equal(q->window_count, 0);
-    queue_fetch(q, 1, 2);
+    reader_fetch(q->reader, 1, 2);
     assert_string_equal(fetch(q, 10, 64), "b1");
     partition_park(a->partition, false);
-    queue_fetch(q, 1, 3);
+    reader_fetch(q->reader, 1, 3);
     assert_string_equal(fetch(q, 10, 64), "a2 a3");
 }
 
@@ -190,7 +192,7 @@ static void test_remove(void **state)
 
     commit(queues);
     stream_append(s, 10, 0, EXPIRES_NEVER, 1);
-    queue_fetch(s->partition->queue, 1, 1);
+    reader_fetch(s->partition->queue->reader, 1, 1);
     fetch(s->partition->queue, 4, 64);
     for (size_t i = 0; i < ELEMENTSOF(steps); i++) {
         print_message("%s\n", steps[i].what);
@@ -215,7 +217,7 @@ static void test_clip_and_covers(void **state)
     uint64_t first, last;
 
     commit(queues);
-    queue_fetch(s->partition->queue, 1, 1);
+    reader_fetch(s->partition->queue->reader, 1, 1);
     fetch(s->partition->queue, 5, 64);
     stream_remove(s, 1, 10, OUTCOME_DELIVERED);
     first = 0;
@@ -246,15 +248,15 @@ static void test_expired_on_the_way(void **state)
     struct queue *q = s->partition->queue;
 
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     stream_read_begin(s);
     assert_int_equal(stream_offer(s, 1, 10, false), OFFER_TAKEN);
     assert_int_equal(stream_offer(s, 2, 10, true), OFFER_EXPIRED);
     assert_int_equal(stream_offer(s, 3, 10, false), OFFER_TAKEN);
     stream_read_end(s, false);
     assert_int_equal(queue_ledger(q).expired, 1);
-    queue_fetch(q, 1,
-                1); /* again: what has expired is not offered twice, though it is still on disk */
+    reader_fetch(q->reader, 1,
+                 1); /* again: what has expired is not offered twice, though it is still on disk */
     stream_read_begin(s);
     assert_int_equal(stream_offer(s, 1, 10, false), OFFER_TAKEN);
     assert_int_equal(stream_offer(s, 2, 10, true), OFFER_SKIPPED);
@@ -271,7 +273,7 @@ static void test_remove_next(void **state)
     struct queue *q = s->partition->queue;
 
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     assert_string_equal(fetch(q, 2, 64), "a1 a2");
     assert_true(stream_remove(s, 4, 10, OUTCOME_DELIVERED));
     assert_true(stream_remove_next(s, 3, 10, OUTCOME_DROPPED));
@@ -283,8 +285,8 @@ static void test_remove_next(void **state)
     assert_int_equal(s->meta.first, 1);
     commit(queues);
     assert_int_equal(q->window_count, 2); /* a1 and a2 */
-    assert_int_equal(queue_lease(q, 2), 0);
-    queue_fetch(q, 2, 1);
+    assert_int_equal(reader_lease(q->reader, 2), 0);
+    reader_fetch(q->reader, 2, 1);
     assert_string_equal(fetch(q, 2, 64), "a1 a2");
     assert_int_equal(s->level->bytes, 70);
     assert_int_equal(queue_ledger(q).dropped, 2);
@@ -297,15 +299,15 @@ static void test_window_is_bounded(void **state)
     struct queue *q = s->partition->queue;
 
     commit(queues);
-    queue_fetch(q, 1, 1);
+    reader_fetch(q->reader, 1, 1);
     stream_read_begin(s);
     for (uint64_t i = 1; i <= QUEUE_WINDOW_MAX; i++)
         assert_int_equal(stream_offer(s, i, 10, false), OFFER_TAKEN);
     assert_int_equal(stream_offer(s, QUEUE_WINDOW_MAX + 1, 10, false), OFFER_FULL);
     stream_read_end(s, false);
     stream_remove(s, 1, 10, OUTCOME_DELIVERED);
-    queue_fetch(q, 1, 2);
-    assert_ptr_equal(queue_next(q), s);
+    reader_fetch(q->reader, 1, 2);
+    assert_ptr_equal(reader_next(q->reader), s);
     stream_read_begin(s);
     assert_int_equal(stream_offer(s, QUEUE_WINDOW_MAX + 1, 10, false), OFFER_TAKEN);
     stream_read_end(s, false);
@@ -431,8 +433,8 @@ static void model_fetch(struct model *m)
         m->lease++;
         m->sequence = 0;
     }
-    assert_int_equal(queue_fetch(q, m->lease, ++m->sequence), 0);
-    if (queue_next(q) == NULL)
+    assert_int_equal(reader_fetch(q->reader, m->lease, ++m->sequence), 0);
+    if (reader_next(q->reader) == NULL)
         return;
     stream_read_begin(m->stream);
     for (position = m->stream->cursor; left > 0 && position < m->stream->durable; position++) {
@@ -506,7 +508,7 @@ static void test_restore(void **state)
 
     s = queue_find_stream(queues_find(queues, "q"), "a", 5);
     assert_non_null(s);
-    assert_ptr_equal(queue_next(queues_find(queues, "q")), s);
+    assert_ptr_equal(reader_next(queues_find(queues, "q")->reader), s);
     assert_int_equal(queues_messages(queues), 5);
     assert_int_equal(queue_ledger(queues_find(queues, "q")).delivered, 90);
     assert_int_equal(stream_append(s, 10, 0, EXPIRES_NEVER, 1), 101);
@@ -539,7 +541,7 @@ static void test_recount(void **state)
     assert_int_equal(a->meta.first, 3);
     assert_int_equal(a->meta.next, 10);
     assert_true(queues_dirty(queues));
-    assert_ptr_equal(queue_next(q), a);
+    assert_ptr_equal(reader_next(q->reader), a);
 }
 
 int main(void)

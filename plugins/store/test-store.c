@@ -281,9 +281,102 @@ static void test_copies_for_several_queues(void **state)
     expect_fetch(h, 1, 1, 0, "m1");
     assert_int_equal(ack(h, "d", 0, 1, 1, DELIVERED), STATUS_DONE);
     crash_and_open(h);
-    harness_fetch(h, &reply, "modules/m/inputs/i", 1, 1, 0, 0);
+    harness_fetch(h, &reply, "modules/m/inputs/", 1, 1, 0, 0);
     assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
     assert_string_equal(fetched_text(&reply), "m1");
+    reply_done(&reply);
+}
+
+/* "i:a1 j:b2": the queue behind the folder, message and position. */
+static void expect_folder(struct harness *h, uint64_t lease, uint64_t sequence, uint32_t max,
+                          const char *want)
+{
+    const size_t folder = strlen("modules/m/inputs/");
+    struct reply reply = {};
+    char text[256] = "";
+    size_t len = 0;
+
+    harness_fetch(h, &reply, "modules/m/inputs/", lease, sequence, max, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    for (size_t i = 0; i < reply.envelope->fetched->n_items; i++) {
+        const Bus__FetchedItem *item = reply.envelope->fetched->items[i];
+
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s:%.*s%lu", len ? " " : "",
+                                item->queue + folder, (int)item->message.len,
+                                (const char *)item->message.data, (unsigned long)item->position);
+    }
+    assert_string_equal(text, want);
+    reply_done(&reply);
+}
+
+/* The inputs of a module are read together, the most urgent message of any of them first. */
+static void test_folder_is_read_together(void **state)
+{
+    struct harness *h = *state;
+    const struct batch_item items[] = { { "modules/m/inputs/i", "", 5, -1, "a" },
+                                        { "modules/m/inputs/j", "", 5, -1, "b" },
+                                        { "modules/m/inputs/j", "", 1, -1, "c" },
+                                        { "modules/mm/inputs/i", "", 0, -1, "x" },
+                                        { "modules/m/inputs/i", "", 5, -1, "d" } };
+    Bus__AckRange ranges[2] = { BUS__ACK_RANGE__INIT, BUS__ACK_RANGE__INIT };
+    Bus__AckRange *list[] = { &ranges[0], &ranges[1] };
+    Bus__Ack ack = BUS__ACK__INIT;
+    struct reply reply = {};
+
+    expect_folder(h, 1, 1, 0, ""); /* the consumer is there first */
+    assert_int_equal(append_items(h, "p", 1, items, ELEMENTSOF(items)), STATUS_DONE);
+    expect_folder(h, 1, 2, 2, "j:c1 i:a1");
+    expect_folder(h, 1, 2, 2, "j:c1 i:a1"); /* the answer got lost */
+    expect_folder(h, 1, 3, 0, "j:b1 i:d2");
+    ranges[0].queue = (char *)"modules/m/inputs/j";
+    ranges[0].priority = 1;
+    ranges[1].queue = (char *)"modules/m/inputs/i";
+    ranges[1].priority = 5;
+    for (size_t i = 0; i < ELEMENTSOF(ranges); i++) {
+        ranges[i].first = ranges[i].last = 1;
+        ranges[i].outcome = DELIVERED;
+    }
+    ack.n_ranges = ELEMENTSOF(ranges);
+    ack.ranges = list;
+    store_ack_take(h->store, reply_call(&reply), &ack);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    reply_done(&reply);
+    expect_folder(h, 2, 1, 0, "j:b1 i:d2"); /* a newer lease: what is not acked */
+    crash_and_open(h);
+    expect_folder(h, 2, 2, 0, "i:d2 j:b1");
+    harness_fetch(h, &reply, "modules/m/inputs/i", 3, 1, 0, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_INVALID); /* one in a folder is not read alone */
+    reply_done(&reply);
+    assert_int_equal(
+        append_items(h, "p", 2, &(struct batch_item){ "modules/m/inputs/", "", 0, -1, "m" }, 1),
+        STATUS_INVALID);
+}
+
+enum { BACKLOG = 100000, BACKLOG_BATCH = 5000 };
+
+static void test_urgent_overtakes_a_backlog(void **state)
+{
+    static struct batch_item items[BACKLOG_BATCH];
+    struct harness *h = *state;
+    struct reply reply = {};
+    const Bus__Fetched *f;
+
+    for (size_t i = 0; i < BACKLOG_BATCH; i++)
+        items[i] = (struct batch_item){ Q, "d", 9, -1, "low" };
+    for (uint64_t n = 1; n <= BACKLOG / BACKLOG_BATCH; n++)
+        assert_int_equal(append_items(h, "p", n, items, BACKLOG_BATCH), STATUS_DONE);
+    harness_fetch(h, &reply, Q, 1, 1, 100, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    assert_int_equal(reply.envelope->fetched->n_items, 100);
+    reply_done(&reply);
+    assert_int_equal(append(h, 1 + BACKLOG / BACKLOG_BATCH, "d", 0, -1, "u"), STATUS_DONE);
+    harness_fetch(h, &reply, Q, 1, 2, 100, 0);
+    assert_int_equal(reply_wait(h, &reply), STATUS_DONE);
+    f = reply.envelope->fetched;
+    assert_int_equal(f->n_items, 100);
+    assert_int_equal(f->items[0]->priority, 0);
+    assert_int_equal(f->items[1]->priority, 9);
+    assert_int_equal(f->items[1]->position, 101); /* and the backlog goes on where it was */
     reply_done(&reply);
 }
 
@@ -1153,6 +1246,8 @@ int main(void)
         TEST(test_one_sync_for_all),
         TEST(test_append_invalid),
         TEST(test_copies_for_several_queues),
+        TEST(test_folder_is_read_together),
+        TEST(test_urgent_overtakes_a_backlog),
         TEST(test_long_poll),
         TEST(test_fetch_again),
         TEST(test_lease),
