@@ -73,6 +73,7 @@ static const struct command {
     { "queue peek", "NAME", BIT(OPT_COUNT), 0, ctl_queue_peek,
       "show the next messages, and leave them there" },
     { "queue drop", "NAME", 0, 0, ctl_queue_drop, "throw away all messages of a queue" },
+    { "routes", "", BIT(OPT_WATCH), 0, ctl_routes, "list the routes in force" },
     { "route check", "ROUTE", 0, 0, ctl_route_check, "check a route, and point at the fault" },
     { "route eval", "FILE", 0, 0, ctl_route_eval, "run cases of routes and messages, print JSON" },
     { "config check", "", 0, 0, ctl_config_check,

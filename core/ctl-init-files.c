@@ -52,7 +52,19 @@ const struct init_file init_files[] = {
       "# Decides where a message goes.\n"
       "role: router\n"
       "exec: brink-router\n"
-      "@=USER@" },
+      "@=USER@"
+      "settings:\n"
+      "  routes_file: \"@DIR@/edge/routes.json\"    # taken over as soon as it is written\n" },
+    { "edge/routes.json", 0644, SCOPE_ALWAYS, false,
+      "{\n"
+      "  \"schemaVersion\": \"1.1\",\n"
+      "  \"routes\": {\n"
+      "    \"upstream\": \"FROM /messages/* INTO $upstream\"\n"
+      "  },\n"
+      "  \"storeAndForwardConfiguration\": {\n"
+      "    \"timeToLiveSecs\": -1\n"
+      "  }\n"
+      "}\n" },
     { "edge/plugins.d/upstream-amqp.yaml", 0644, SCOPE_ALWAYS, false,
       "# The connection to the hub.\n"
       "role: upstream\n"

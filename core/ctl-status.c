@@ -1,4 +1,4 @@
-/* What the appliance is doing: `status`, `clients`, `queues`. */
+/* What the appliance is doing: `status`, `clients`, `queues`, `routes`. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <time.h>
@@ -272,6 +272,14 @@ static const struct ctl_column client_columns[] = {
     {},
 };
 
+static const struct ctl_column route_columns[] = {
+    { "name", "NAME", FORM_TEXT },
+    { "priority", "PRIORITY", FORM_NUMBER },
+    { "time_to_live_s", "TTL", FORM_SECONDS },
+    { "route", "ROUTE", FORM_TEXT },
+    {},
+};
+
 static char *format_key(const json_t *object, const char *key, enum ctl_form form)
 {
     return ctl_format(json_object_get(object, key), form);
@@ -357,6 +365,48 @@ static int queues_once(struct ctl *ctl, json_t **ret)
     return ctl_ask_one(ctl, "store", &request, CTL_ANSWER_USEC, queues_json, ret);
 }
 
+/* No time to live: it never expires. */
+static json_t *route_json(const Bus__Route *route)
+{
+    return json_pack("{s:o, s:o, s:o, s:I, s:o}", "name", ctl_text(route->name), "route",
+                     ctl_text(route->text), "queue", ctl_text(route->queue), "priority",
+                     (json_int_t)route->priority, "time_to_live_s",
+                     route->ttl_sec < 0 ? json_null() : json_integer(route->ttl_sec));
+}
+
+/* What was refused since is said beside the answer: the routes in force are not those of the file. */
+static json_t *routes_json(const Bus__Envelope *answer)
+{
+    const Bus__Routes *r = answer->routes;
+    json_t *routes;
+
+    if (answer->body_case != BUS__ENVELOPE__BODY_ROUTES)
+        return NULL;
+    for (size_t i = 0; i < r->n_problems; i++)
+        ctl_fail("%s refused: %s", r->refused, r->problems[i]);
+    if (!*r->source)
+        ctl_fail("no routes are known yet: nothing is accepted");
+    else if (r->n_problems > 0)
+        ctl_fail("in force are those of before");
+    routes = json_array();
+    for (size_t i = 0; i < r->n_routes; i++)
+        json_array_append_new(routes, route_json(r->routes[i]));
+    return routes;
+}
+
+static int routes_once(struct ctl *ctl, json_t **ret)
+{
+    Bus__RoutesGet get = BUS__ROUTES_GET__INIT;
+    Bus__Envelope request = ENVELOPE(ROUTES_GET, routes_get, &get);
+
+    return ctl_ask_one(ctl, "router", &request, CTL_ANSWER_USEC, routes_json, ret);
+}
+
+static void print_routes(const json_t *routes)
+{
+    ctl_print_table(routes, route_columns);
+}
+
 static void print_clients(const json_t *clients)
 {
     ctl_print_table(clients, client_columns);
@@ -380,4 +430,9 @@ int ctl_clients(struct ctl *ctl, int argc, char **argv)
 int ctl_queues(struct ctl *ctl, int argc, char **argv)
 {
     return ctl_show(ctl, queues_once, print_queues);
+}
+
+int ctl_routes(struct ctl *ctl, int argc, char **argv)
+{
+    return ctl_show(ctl, routes_once, print_routes);
 }

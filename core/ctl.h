@@ -75,4 +75,4 @@ ctl_fn ctl_clients, ctl_config_check, ctl_hub_device_add, ctl_hub_device_disable
     ctl_hub_device_enable, ctl_hub_device_list, ctl_hub_device_remove, ctl_hub_device_show,
     ctl_hub_module_add, ctl_hub_monitor, ctl_hub_offline, ctl_hub_online, ctl_hub_stats, ctl_init,
     ctl_plugin_kill, ctl_plugin_restart, ctl_plugin_start, ctl_plugin_stop, ctl_queue_drop,
-    ctl_queue_peek, ctl_queues, ctl_route_check, ctl_route_eval, ctl_status;
+    ctl_queue_peek, ctl_queues, ctl_route_check, ctl_route_eval, ctl_routes, ctl_status;

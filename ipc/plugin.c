@@ -33,6 +33,7 @@ enum plugin_mode { PLUGIN_RUN, PLUGIN_CHECK, PLUGIN_REFERENCE };
 struct plugin {
     enum plugin_mode mode;
     const char *check_path;
+    plugin_check_fn *on_check;
     char *name, *role, *run_dir, *state_dir, *hostname;
     uint64_t generation, heartbeat_usec;
     sd_event *event;
@@ -83,6 +84,12 @@ int plugin_add_timer(struct plugin *plugin, uint64_t usec_from_now, sd_event_tim
                                           now_usec() + usec_from_now, TIMER_ACCURACY_USEC, fn,
                                           userdata),
                         ret);
+}
+
+int plugin_add_inotify(struct plugin *plugin, const char *path, uint32_t mask,
+                       sd_event_inotify_handler_t fn, void *userdata, sd_event_source **ret)
+{
+    return keep_or_exit(sd_event_add_inotify(plugin->event, ret, path, mask, fn, userdata), ret);
 }
 
 int plugin_add_post(struct plugin *plugin, sd_event_handler_t fn, void *userdata,
@@ -514,6 +521,11 @@ static int settings_take(struct config_document *document, const struct config_i
     return r;
 }
 
+void plugin_on_check(struct plugin *plugin, plugin_check_fn *fn)
+{
+    plugin->on_check = fn;
+}
+
 int plugin_load_config_checked(struct plugin *plugin, const struct config_item *items,
                                void *ret_settings, plugin_check_fn *check)
 {
@@ -534,6 +546,8 @@ int plugin_load_config_checked(struct plugin *plugin, const struct config_item *
         r = config_document_parse("", 0, plugin->name, &document, &error);
     if (r == 0)
         r = settings_take(document, items, ret_settings, check, &error);
+    if (r == 0 && plugin->mode == PLUGIN_CHECK && plugin->on_check)
+        r = plugin->on_check(document, ret_settings, &error);
     config_document_free(document);
     if (r == 0 && plugin->mode == PLUGIN_CHECK)
         exit(EXIT_SUCCESS);

@@ -27,13 +27,17 @@ DEFINE_FREEP(struct plugin, plugin_free)
 
 /* Reads `settings:`. With --check or --reference the process ends in here, having printed what there is to say.
  * @check (may be NULL) is the check across keys: 0, or CONFIG_E_INVALID by config_refuse(). */
-typedef int plugin_check_fn(struct config_document *d, const void *settings, struct config_error *ret_error);
-int plugin_load_config_checked(struct plugin *plugin, const struct config_item *items, void *ret_settings,
-                               plugin_check_fn *check);
-static inline int plugin_load_config(struct plugin *plugin, const struct config_item *items, void *ret_settings)
+typedef int plugin_check_fn(struct config_document *d, const void *settings,
+                            struct config_error *ret_error);
+int plugin_load_config_checked(struct plugin *plugin, const struct config_item *items,
+                               void *ret_settings, plugin_check_fn *check);
+static inline int plugin_load_config(struct plugin *plugin, const struct config_item *items,
+                                     void *ret_settings)
 {
     return plugin_load_config_checked(plugin, items, ret_settings, NULL);
 }
+/* Looks at the files that the settings name, too: with --check, and only then. Before plugin_load_config(). */
+void plugin_on_check(struct plugin *plugin, plugin_check_fn *fn);
 
 /* From here peers may call. */
 int plugin_listen(struct plugin *plugin, const struct bus_handler *handlers, void *userdata);
@@ -70,12 +74,17 @@ uint64_t plugin_peer_of(struct plugin *plugin, int fd);
 
 /* Event sources with exit-on-failure: sd-event silently disables a source whose handler fails. The caller owns *ret and
  * unrefs it (sd_event_source_disable_unref) first when its object goes. */
-int plugin_add_io(struct plugin *plugin, int fd, uint32_t events, sd_event_io_handler_t fn, void *userdata,
-                  sd_event_source **ret);
-int plugin_add_timer(struct plugin *plugin, uint64_t usec_from_now, sd_event_time_handler_t fn, void *userdata,
+int plugin_add_io(struct plugin *plugin, int fd, uint32_t events, sd_event_io_handler_t fn,
+                  void *userdata, sd_event_source **ret);
+int plugin_add_timer(struct plugin *plugin, uint64_t usec_from_now, sd_event_time_handler_t fn,
+                     void *userdata, sd_event_source **ret);
+/* @mask: IN_* of inotify(7). -ENOENT and other errnos of inotify_add_watch(2). */
+int plugin_add_inotify(struct plugin *plugin, const char *path, uint32_t mask,
+                       sd_event_inotify_handler_t fn, void *userdata, sd_event_source **ret);
+int plugin_add_post(struct plugin *plugin, sd_event_handler_t fn, void *userdata,
+                    sd_event_source **ret);
+int plugin_add_defer(struct plugin *plugin, sd_event_handler_t fn, void *userdata,
                      sd_event_source **ret);
-int plugin_add_post(struct plugin *plugin, sd_event_handler_t fn, void *userdata, sd_event_source **ret);
-int plugin_add_defer(struct plugin *plugin, sd_event_handler_t fn, void *userdata, sd_event_source **ret);
 
 /* A number that the supervisor shows in its status; @name is a literal. */
 void plugin_stat(struct plugin *plugin, const char *name, uint64_t value);

@@ -6,6 +6,8 @@
 
 #include "route-text.h"
 
+enum { TTL_DEFAULT_SEC = 7200 };
+
 struct reader {
     struct route_config config;
     struct route_problems problems;
@@ -188,12 +190,13 @@ static void read_properties(struct reader *r, const json_t *properties)
 int route_config_parse(struct span json, struct route_config *ret_config,
                        struct route_problems *ret_problems)
 {
-    struct reader r = { .config.routes = routes_new() };
+    /* Ours where it says nothing of a time to live (hub.md §11); the original lets all expire. */
+    struct reader r = { .config = { .routes = routes_new(), .ttl_sec = TTL_DEFAULT_SEC } };
     json_error_t error = {};
     json_t *properties = NULL;
 
     if (json.len <= ROUTE_CONFIG_BYTES_MAX)
-        properties = json_loadb(json.at, json.len, 0, &error);
+        properties = json_loadb(json.at, json.len, JSON_REJECT_DUPLICATES, &error);
     if (properties)
         read_properties(&r, properties);
     else if (json.len > ROUTE_CONFIG_BYTES_MAX)

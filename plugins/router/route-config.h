@@ -11,9 +11,9 @@ enum {
 
 struct route_config {
     struct routes *routes; /* their ttl_sec is what holds for them, the one for all included */
-    int64_t ttl_sec;       /* for all that say none: negative never expires, 0 always has expired */
-    int64_t max_bytes;     /* storeLimits.maxSizeBytes; 0: not said */
-    int64_t version;       /* $version; 0: not said */
+    int64_t ttl_sec;   /* for routes that say none: negative never expires, 0 always has expired */
+    int64_t max_bytes; /* storeLimits.maxSizeBytes; 0: not said */
+    int64_t version;   /* $version; 0: not said */
 };
 
 /* Each in the words of lastDesiredStatus.description. */

@@ -88,8 +88,22 @@ static int router_on_status_get(struct bus_call *call, const Bus__Envelope *in, 
     status.clients = directory_count(router->directory);
     status.messages_received = router->received;
     status.messages_unrouted = router->unrouted;
-    status.routes = routes_count(router->routes);
+    if (deployment_routes(router->deployment))
+        status.routes = routes_count(deployment_routes(router->deployment));
     return bus_answer_with(call, &answer);
+}
+
+static int router_on_routes_get(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    struct router *router = userdata;
+    Bus__Routes routes = BUS__ROUTES__INIT;
+    Bus__Envelope answer = ENVELOPE(ROUTES, routes, &routes);
+    int r;
+
+    deployment_fill(router->deployment, router->arena, &routes);
+    r = bus_answer_with(call, &answer);
+    arena_reset(router->arena);
+    return r;
 }
 
 const struct bus_handler router_handlers[] = {
@@ -99,5 +113,6 @@ const struct bus_handler router_handlers[] = {
     { BUS__ENVELOPE__BODY_CLIENTS_SYNC, PEER_LISTENERS, router_on_clients_sync },
     { BUS__ENVELOPE__BODY_CLIENTS_GET, PEER_OPERATOR, router_on_clients_get },
     { BUS__ENVELOPE__BODY_ROUTER_STATUS_GET, PEER_OPERATOR, router_on_status_get },
+    { BUS__ENVELOPE__BODY_ROUTES_GET, PEER_OPERATOR, router_on_routes_get },
     {},
 };

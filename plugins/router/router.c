@@ -25,16 +25,19 @@ static void router_evict(const char *listener, const Bus__ClientConnected *old, 
                   F_DEVICE(old->device_id), F_MODULE(old->module_id));
 }
 
-int router_new(struct plugin *plugin, struct router **ret)
+int router_new(struct plugin *plugin, const struct router_config *config, struct router **ret)
 {
-    struct router *router = xnew(struct router);
+    _cleanup_(router_freep) struct router *router = xnew(struct router);
+    int r;
 
     router->plugin = plugin;
     router->store = bus_peer(plugin_bus(plugin), "store");
-    router->routes = routes_new_default();
     router->directory = directory_new(router_evict, router);
     router->arena = arena_new();
-    *ret = router;
+    r = deployment_new(plugin, config->routes_file, &router->deployment);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(router);
     return 0;
 }
 
@@ -42,8 +45,8 @@ struct router *router_free(struct router *router)
 {
     if (!router)
         return NULL;
+    deployment_free(router->deployment);
     directory_free(router->directory);
-    routes_free(router->routes);
     arena_free(router->arena);
     free(router);
     return NULL;
@@ -96,7 +99,8 @@ static struct span item_source(struct arena *arena, const Bus__PublishItem *item
     return span_of(text, len);
 }
 
-static Bus__AppendItem *item_route(struct router *router, const Bus__PublishItem *item)
+static Bus__AppendItem *item_route(struct router *router, struct routes *routes,
+                                   const Bus__PublishItem *item)
 {
     struct route_message message = {
         .source = item_source(router->arena, item),
@@ -106,7 +110,7 @@ static Bus__AppendItem *item_route(struct router *router, const Bus__PublishItem
     Bus__AppendItem *append;
     size_t count;
 
-    count = routes_match(router->routes, &message, &matches);
+    count = routes_match(routes, &message, &matches);
     if (count == 0)
         return NULL;
 
@@ -139,15 +143,19 @@ static void router_on_appended(const Bus__Envelope *answer, void *userdata)
 
 int router_pass_on_take(struct router *router, struct bus_call *call, const Bus__Publish *publish)
 {
+    struct routes *routes = deployment_routes(router->deployment);
     Bus__Append append = BUS__APPEND__INIT;
     Bus__Envelope request = ENVELOPE(APPEND, append, &append);
     int r;
 
+    if (!routes) /* it would match none, and be dropped */
+        return bus_answer_error(call, STATUS_BUSY, "no routes are known: %s",
+                                deployment_reason(router->deployment));
     append.producer = publish->producer;
     append.sequence = publish->sequence;
     append.items = arena_alloc(router->arena, (publish->n_items + 1) * sizeof(append.items[0]));
     for (size_t i = 0; i < publish->n_items; i++) {
-        Bus__AppendItem *item = item_route(router, publish->items[i]);
+        Bus__AppendItem *item = item_route(router, routes, publish->items[i]);
 
         if (item)
             append.items[append.n_items++] = item;
@@ -165,7 +173,7 @@ int router_pass_on_take(struct router *router, struct bus_call *call, const Bus_
     router->unrouted += publish->n_items - append.n_items;
     plugin_stat(router->plugin, "messages", router->received);
     plugin_stat(router->plugin, "unrouted", router->unrouted);
-    plugin_stat(router->plugin, "conditions_given_up", routes_given_up(router->routes));
+    plugin_stat(router->plugin, "conditions_given_up", routes_given_up(routes));
     bus_call_keep(call);
     return 0;
 }

@@ -6,20 +6,26 @@
 #pragma once
 
 #include "arena.h"
+#include "deployment.h"
 #include "directory.h"
 #include "plugin.h"
-#include "routes.h"
+
+struct router_config {
+    char *routes_file;
+};
+extern const struct config_item router_config_items[];
+plugin_check_fn router_config_check_files;
 
 struct router {
     struct plugin *plugin;
     struct bus_peer *store;
-    struct routes *routes;
+    struct deployment *deployment;
     struct directory *directory;
     struct arena *arena; /* of the batch that is being passed on */
     uint64_t received, unrouted;
 };
 
-int router_new(struct plugin *plugin, struct router **ret);
+int router_new(struct plugin *plugin, const struct router_config *config, struct router **ret);
 struct router *router_free(struct router *router);
 DEFINE_FREEP(struct router, router_free)
 

@@ -68,6 +68,9 @@ static void test_route_config_taken(void **state)
         /* 0 is expired, negative is never; a route says 0 for "as all". */
         { "{\"schemaVersion\":\"1.1\",\"storeAndForwardConfiguration\":{},\"routes\":{\"a\":" UP
           "}}",
+          1, 7200, 7200 },
+        { "{\"schemaVersion\":\"1.1\",\"storeAndForwardConfiguration\":{\"timeToLiveSecs\":0},"
+          "\"routes\":{\"a\":" UP "}}",
           1, 0, 0 },
         { "{\"schemaVersion\":\"1.1\",\"storeAndForwardConfiguration\":{\"timeToLiveSecs\":-1},"
           "\"routes\":{\"a\":{\"route\":" UP ",\"timeToLiveSecs\":0}}}",
@@ -104,6 +107,7 @@ static void test_route_config_refused(void **state)
     } cases[] = {
         { "", "line 1, column 0: expected JSON" },
         { "[]", "expected an object" },
+        { HEAD "{\"a\":" UP ",\"a\":" UP "}}", "line 1, column" },
         { "{", "line 1, column 1: expected JSON" },
         { "{" SF ",\"routes\":{}}", "schemaVersion: expected" },
         { "{\"schemaversion\":\"1.1\"," SF ",\"routes\":{}}", "schemaVersion: expected" },

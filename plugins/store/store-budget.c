@@ -16,15 +16,19 @@ enum {
     RECLAIM_PAUSE_USEC = 15000000,
     ODD_SHARE = 8, /* so much of the budget that nobody accounts for is garbage from earlier */
     LOG_USEC = 10000000,
+    QUOTA_BYTES_MIN = 16 << 20, /* with less there is no room to reclaim anything */
 };
 
 static void store_budget_set(struct store *store, const char *path)
 {
-    uint64_t total = UINT64_MAX;
+    uint64_t total = UINT64_MAX, max = store->config.max_bytes;
+
+    if (store->quota_bytes > 0 && store->quota_bytes < max)
+        max = store->quota_bytes;
 
     if (rocks_disk_space(path, &total, &store->disk.fs_free) < 0)
         store->disk.fs_free = UINT64_MAX; /* then max_bytes alone bounds it */
-    store->budget = budget_make(store->config.max_bytes, store->config.max_share, total);
+    store->budget = budget_make(max, store->config.max_share, total);
 }
 
 static struct budget_use store_use(const struct store *store)
@@ -78,6 +82,21 @@ void store_budget_refresh(struct store *store)
     }
     store_reclaim(store, &use);
     timer_rearm(store->disk_timer, PRESSED_USEC);
+}
+
+void store_set_quota(struct store *store, uint64_t bytes)
+{
+    if (bytes > 0 && bytes < QUOTA_BYTES_MIN) {
+        log_event(LOG_WARNING, 0,
+                  "the deployment's storeLimits.maxSizeBytes is too little to work with",
+                  F_BYTES(bytes), F_NUM("taken_bytes", QUOTA_BYTES_MIN));
+        bytes = QUOTA_BYTES_MIN;
+    }
+    if (bytes == store->quota_bytes)
+        return;
+    store->quota_bytes = bytes;
+    store_budget_set(store, store->path);
+    log_event(LOG_INFO, 0, "disk budget", F_BYTES(store->budget.bytes));
 }
 
 static int store_on_disk(sd_event_source *source, uint64_t usec, void *userdata)

@@ -64,12 +64,20 @@ static int store_on_queue_drop(struct bus_call *call, const Bus__Envelope *in, v
     return 0;
 }
 
+static int store_on_quota_set(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    store_set_quota(userdata,
+                    in->quota_set->max_bytes > 0 ? (uint64_t)in->quota_set->max_bytes : 0);
+    return bus_answer(call, STATUS_DONE);
+}
+
 static const struct bus_handler store_handlers[] = {
     { BUS__ENVELOPE__BODY_APPEND, PEER_ROUTER, store_on_append },
     { BUS__ENVELOPE__BODY_FETCH, PEER_UPSTREAM | PEER_LISTENERS, store_on_fetch },
     { BUS__ENVELOPE__BODY_ACK, PEER_UPSTREAM | PEER_LISTENERS, store_on_ack },
     { BUS__ENVELOPE__BODY_PARK, PEER_UPSTREAM | PEER_LISTENERS, store_on_park },
     { BUS__ENVELOPE__BODY_QUEUES_GET, PEER_ANY, store_on_queues_get },
+    { BUS__ENVELOPE__BODY_QUOTA_SET, PEER_ROUTER, store_on_quota_set },
     { BUS__ENVELOPE__BODY_QUEUE_PEEK, PEER_OPERATOR, store_on_queue_peek },
     { BUS__ENVELOPE__BODY_QUEUE_DROP, PEER_OPERATOR, store_on_queue_drop },
     { BUS__ENVELOPE__BODY_RECORD_PUT, PEER_PLUGIN, store_on_record_put },

@@ -97,6 +97,7 @@ struct store {
     bool draining;
 
     struct budget budget;
+    uint64_t quota_bytes; /* the deployment's; 0: it says nothing */
     struct disk_use disk;
     struct log_limit full_limit, drop_limit;
     sd_event_source *disk_timer; /* runs while the disk is short */
@@ -168,6 +169,8 @@ enum { ENTRY_OVERHEAD_BYTES = 64 }; /* what a message costs on disk beside its b
 enum { DROP_MESSAGES_MAX = 16384 }; /* by one request of an operator */
 
 int store_budget_init(struct store *store, const char *state_dir);
+/* The deployment's own bound; 0: none. Holds until the end of the process: who set it sets it again. */
+void store_set_quota(struct store *store, uint64_t bytes);
 /* Looks at the disk, if that was a while ago, and has garbage reclaimed where room is short. */
 void store_budget_refresh(struct store *store);
 /* False: there is no room for @bytes more, whoever asks is to be told FULL. @urgency: the priority

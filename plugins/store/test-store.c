@@ -709,6 +709,25 @@ static void test_full(void **state)
 }
 
 /* What is delivered comes back as room, again and again, and the disk is never more than full. */
+/* A deployment may bound it more tightly than the settings do, and take that back. */
+static void test_quota(void **state)
+{
+    struct filling f = { .sequence = 1, .partition = "d", .priority = 5 };
+    struct harness *h = *state;
+
+    store_set_quota(h->store, 16 << 20);
+    fill_up(h, &f);
+    assert_int_equal(f.appended, 165 * 64); /* as with max_bytes of that size */
+    store_set_quota(h->store, UINT64_C(1) << 40);
+    assert_int_equal(h->store->budget.bytes, h->config.max_bytes);
+    assert_int_equal(fill_some(h, &f), STATUS_DONE);
+    store_set_quota(h->store, 1); /* not less than one can work with */
+    assert_int_equal(h->store->budget.bytes, 16 << 20);
+    assert_int_equal(fill_some(h, &f), STATUS_FULL);
+    store_set_quota(h->store, 0);
+    assert_int_equal(fill_some(h, &f), STATUS_DONE);
+}
+
 static void test_room_comes_back(void **state)
 {
     struct filling f = { .sequence = 1, .partition = "d", .priority = 5 };
@@ -1258,6 +1277,7 @@ int main(void)
         TEST(test_expiry_of_many),
         TEST(test_sweep),
         TEST(test_full),
+        TEST(test_quota),
         TEST(test_room_comes_back),
         TEST(test_drop_oldest),
         TEST(test_drop_spares),
