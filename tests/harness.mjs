@@ -162,6 +162,18 @@ export class Pair {
         await writeFile(file, change(await readFile(file, 'utf8')));
     }
 
+    // The deployment's routes, as a document of desired properties of $edgeHub.
+    writeRoutes(desired) {
+        return writeFile(path.join(this.init.edge_config, 'routes.json'), JSON.stringify(desired));
+    }
+
+    // The same, and they are in force when it returns.
+    async routes(desired) {
+        await this.writeRoutes(desired);
+        const names = Object.keys(desired.routes).sort().join();
+        await until('the routes are in force', async () => (await this.edge.ctl('routes')).map((route) => route.name).sort().join() === names);
+    }
+
     // A device under this edge, known to the edge before it returns (a full refresh is not awaited: login asks for it).
     addDevice(id, ...options) {
         return this.hub.ctl('hub', 'device', 'add', id, '--parent', this.init.device_id, ...options);

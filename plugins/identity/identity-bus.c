@@ -9,9 +9,16 @@ _Static_assert(LOOKUPS_WAITING_MAX <= BUS_WINDOW_MAX / 2, "half a window is for 
 
 /* ---- logins ---- */
 
+/* A login that is under way. */
+struct login {
+    struct bus_call *call;
+    bool is_edge_module;
+};
+
 static void authenticate_on_verdict(const struct auth_verdict *verdict, void *userdata)
 {
-    struct bus_call *call = userdata;
+    _cleanup_(freep) struct login *login = userdata;
+    struct bus_call *call = login->call;
     Bus__Authenticated body = BUS__AUTHENTICATED__INIT;
     Bus__Envelope answer = ENVELOPE(AUTHENTICATED, authenticated, &body);
 
@@ -27,12 +34,15 @@ static void authenticate_on_verdict(const struct auth_verdict *verdict, void *us
         body.verdict = BUS__VERDICT__VERDICT_REFUSED;
     body.reason = (char *)auth_reason_text(verdict->reason);
     body.expires_sec = verdict->expires_sec;
+    body.edge_module = login->is_edge_module;
     (void)bus_answer_with(call, &answer);
 }
 
 static int identity_on_authenticate(struct bus_call *call, const Bus__Envelope *in, void *userdata)
 {
     const Bus__Authenticate *body = in->authenticate;
+    struct identity *identity = userdata;
+    struct login *login = xnew(struct login);
     struct span certificates[CLIENT_CHAIN_MAX + 1]; /* one more than is accepted is refused there */
     size_t count = body->n_certificate_chain;
 
@@ -40,7 +50,10 @@ static int identity_on_authenticate(struct bus_call *call, const Bus__Envelope *
         count = ELEMENTSOF(certificates);
     for (size_t i = 0; i < count; i++)
         certificates[i] = span_of(body->certificate_chain[i].data, body->certificate_chain[i].len);
-    identity_authenticate(userdata,
+    login->call = bus_call_keep(call);
+    login->is_edge_module =
+        *body->module_id && strcmp(body->device_id, identity_device_id(identity)) == 0;
+    identity_authenticate(identity,
                           &(struct auth_client){
                               .device_id = body->device_id,
                               .module_id = body->module_id,
@@ -48,7 +61,7 @@ static int identity_on_authenticate(struct bus_call *call, const Bus__Envelope *
                               .certificates = certificates,
                               .certificate_count = count,
                           },
-                          body->recheck, authenticate_on_verdict, bus_call_keep(call));
+                          body->recheck, authenticate_on_verdict, login);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "input-topic.h"
 #include "mem.h"
 #include "message.h"
 #include "mqtt-codec.h"
@@ -277,6 +278,20 @@ static void client_authenticated(struct client *c, const struct client_input *in
     c->host->ops->load_session(c);
 }
 
+/* Its subscriptions may have changed. */
+static void client_review_inputs(struct client *c)
+{
+    bool wanted = false;
+
+    for (size_t i = 0; c->is_edge_module && i < c->session.count; i++)
+        wanted |= input_filter_wants(span_str(c->session.subscriptions[i].filter), c->device_id,
+                                     c->module_id);
+    if (wanted == c->inputs_wanted)
+        return;
+    c->inputs_wanted = wanted;
+    c->host->ops->inputs(c, wanted);
+}
+
 /* mqtt.md §3.4: CONNACK, then it is the connection of its identity. */
 static void client_welcome(struct client *c)
 {
@@ -290,6 +305,7 @@ static void client_welcome(struct client *c)
     mqtt_encode_connack(&c->out, c->session_stored, MQTT_CONNACK_ACCEPTED);
     c->host->ops->output(c);
     c->host->ops->connected(c);
+    client_review_inputs(c);
 }
 
 static void client_session_loaded(struct client *c, const struct client_input *in)
@@ -317,6 +333,14 @@ static void client_session_removed(struct client *c, const struct client_input *
 
 /* ---- subscriptions ---- */
 
+static void client_send_held(struct client *c)
+{
+    buf_append_span(&c->out, buf_span(&c->held));
+    buf_done(&c->held);
+    c->host->ops->output(c);
+    client_review_inputs(c);
+}
+
 /* The answer is in @held. It goes out when the change would survive us; for a session that is not
  * kept, at once. */
 static void client_finish_change(struct client *c, bool changed)
@@ -325,9 +349,7 @@ static void client_finish_change(struct client *c, bool changed)
     struct span span;
 
     if (c->clean_session || (!changed && c->session_stored)) {
-        buf_append_span(&c->out, buf_span(&c->held));
-        buf_done(&c->held);
-        c->host->ops->output(c);
+        client_send_held(c);
         return;
     }
     session_encode(&c->session, &record);
@@ -378,9 +400,7 @@ static void client_session_saved(struct client *c, const struct client_input *in
     }
     c->session_stored = true;
     c->state = CLIENT_CONNECTED;
-    buf_append_span(&c->out, buf_span(&c->held));
-    buf_done(&c->held);
-    c->host->ops->output(c);
+    client_send_held(c);
 }
 
 /* ---- PUBLISH ---- */
@@ -493,11 +513,20 @@ static bool client_publish_will(struct client *c)
     return !c->blocked;
 }
 
+/* Two halves, so that an answer never has the identifier of an input message that waits for long. */
+enum { INPUT_ID_FIRST = 1, INPUT_ID_LAST = 0x7fff };
+
 static uint16_t client_next_packet_id(struct client *c)
 {
-    if (++c->last_packet_id == 0)
-        c->last_packet_id = 1;
-    return c->last_packet_id;
+    c->last_packet_id = (uint16_t)(c->last_packet_id | (INPUT_ID_LAST + 1));
+    return c->last_packet_id++;
+}
+
+static uint16_t client_next_input_id(struct client *c)
+{
+    c->last_input_id =
+        (uint16_t)(c->last_input_id == INPUT_ID_LAST ? INPUT_ID_FIRST : c->last_input_id + 1);
+    return c->last_input_id;
 }
 
 /* Sent only where there is a subscription for it, with the QoS granted there. */
@@ -508,8 +537,32 @@ static void client_deliver(struct client *c, struct span topic, struct span payl
     if (qos < 0)
         return;
     mqtt_encode_publish(&c->out, topic, payload, (uint8_t)qos,
-                        qos > 0 ? client_next_packet_id(c) : 0);
+                        qos > 0 ? client_next_packet_id(c) : 0, false);
     c->host->ops->output(c);
+}
+
+int client_send(struct client *c, struct span topic, struct span payload, uint16_t *ret_packet_id)
+{
+    int qos = session_qos(&c->session, topic);
+
+    if (qos < 0)
+        return CLIENT_E_UNWANTED;
+    *ret_packet_id = qos > 0 ? client_next_input_id(c) : 0;
+    mqtt_encode_publish(&c->out, topic, payload, (uint8_t)qos, *ret_packet_id, false);
+    c->host->ops->output(c);
+    return 0;
+}
+
+void client_send_again(struct client *c, struct span topic, struct span payload, uint16_t packet_id)
+{
+    mqtt_encode_publish(&c->out, topic, payload, 1, packet_id, true);
+    c->host->ops->output(c);
+}
+
+static void client_got_ack(struct client *c, const struct client_input *in)
+{
+    if (in->packet->type == MQTT_PUBACK)
+        c->host->ops->acknowledged(c, in->packet->packet_id);
 }
 
 /* Twins have no owner yet. Node hangs for ever without an answer, and dies of one with an empty
@@ -655,7 +708,7 @@ static client_fn *const client_actions[_CLIENT_STATE_COUNT][_CLIENT_EVENT_COUNT]
     [CLIENT_CONNECTED] = {
         [CLIENT_GOT_CONNECT] = client_second_connect,
         [CLIENT_GOT_PUBLISH] = client_publish,
-        [CLIENT_GOT_ACK] = client_ignore, /* nothing that we send waits for it */
+        [CLIENT_GOT_ACK] = client_got_ack,
         [CLIENT_GOT_PUBREL] = client_pubrel,
         [CLIENT_GOT_SUBSCRIBE] = client_subscribe,
         [CLIENT_GOT_UNSUBSCRIBE] = client_unsubscribe,
@@ -723,6 +776,11 @@ bool client_takes_input(const struct client *c)
         return true;
     return c->state == CLIENT_CONNECTED && !c->blocked &&
            c->acks.count < c->host->limits.inflight_max;
+}
+
+bool client_is_reachable(const struct client *c)
+{
+    return c->state == CLIENT_CONNECTED && client_takes_input(c);
 }
 
 static size_t client_packet_bytes_max(const struct client *c)

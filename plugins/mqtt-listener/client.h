@@ -77,6 +77,10 @@ struct client_ops {
      * follows.
      * @acknowledged: it is counted in client_on_committed() when it is on disk. */
     bool (*publish)(struct client *client, const Bus__Message *message, bool acknowledged);
+    /* The module wants, or no longer wants, what comes for its inputs. */
+    void (*inputs)(struct client *client, bool wanted);
+    /* PUBACK for what client_send() gave this packet identifier to; or for nothing at all. */
+    void (*acknowledged)(struct client *client, uint16_t packet_id);
     /* A publish was acknowledged, if it asked for that, and goes nowhere. */
     void (*dropped)(struct client *client, const char *reason);
     void (*output)(struct client *client); /* client->out has more */
@@ -120,7 +124,10 @@ struct client {
     bool clean_session;
     bool session_stored;     /* there is a record of it */
     bool blocked;            /* a publish waits for room */
-    uint16_t last_packet_id; /* of ours */
+    bool is_edge_module;     /* by identity's word, set with its verdict: it has inputs here */
+    bool inputs_wanted;      /* what the host was told last */
+    uint16_t last_packet_id; /* of ours, but for inputs: */
+    uint16_t last_input_id;
     struct ack_queue acks;
     char *device_id; /* NULL until CONNECT */
     char *module_id; /* "": a device */
@@ -161,6 +168,18 @@ void client_on_time(struct client *client);
 void client_on_stream_ended(struct client *client, enum client_end how, const char *reason);
 void client_on_taken_over(struct client *client);
 void client_on_shutdown(struct client *client);
+
+/* A message for an input. It goes out with the QoS that was granted; CLIENT_E_UNWANTED: no
+ * subscription matches. @ret_packet_id: 0 for QoS 0, for which no PUBACK comes. Connected clients
+ * only. */
+enum { CLIENT_E_UNWANTED = 1 };
+int client_send(struct client *client, struct span topic, struct span payload,
+                uint16_t *ret_packet_id);
+/* The same once more: it was not acknowledged. */
+void client_send_again(struct client *client, struct span topic, struct span payload,
+                       uint16_t packet_id);
+/* May it be sent to, and its PUBACK be heard? */
+bool client_is_reachable(const struct client *client);
 
 /* The credential is to be looked at again at this time, if that is sooner. */
 void client_recheck_at(struct client *client, uint64_t usec);

@@ -201,6 +201,8 @@ void connection_settle(struct connection *c)
 {
     uint32_t events;
 
+    if (c->inputs && c->fd >= 0)
+        inputs_pump(c->inputs);
     if (c->fd >= 0)
         connection_write(c);
     if (c->ended && c->fd >= 0)
@@ -247,6 +249,7 @@ struct connection *connection_free(struct connection *c)
         return NULL;
     io_watch_end(&c->watch);
     wheel_remove(&c->timer);
+    inputs_free(c->inputs);
     close_fd(c->fd);
     client_done(&c->client);
     buf_done(&c->in);

@@ -18,6 +18,7 @@
 enum { CONNECTION_READ_BYTES = 64 << 10 };
 
 struct ask;
+struct inputs;
 struct listener;
 
 struct connection {
@@ -39,6 +40,7 @@ struct connection {
     struct wheel_entry timer;
     struct client_map_entry map_entry;
     struct ask *identity_ask, *store_ask;
+    struct inputs *inputs; /* NULL: it wants none */
     TAILQ_ENTRY(connection) all_link, dirty_link, blocked_link;
 };
 

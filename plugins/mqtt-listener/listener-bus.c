@@ -1,7 +1,7 @@
 /*
- * All that passes between this process and its peers, but for the messages (producer.c): what it
- * may be told, whom it asks about clients and sessions, and what the router is told of who is
- * connected.
+ * All that passes between this process and its peers, but for the messages (producer.c, inputs.c):
+ * what it may be told, whom it asks about clients and sessions, and what the router is told of who
+ * is connected.
  *
  * A question stays open until it is answered or its deadline passes, even when its client is gone:
  * what was sent waits in the peer's queue anyway, and so there is a bound to it.
@@ -116,6 +116,7 @@ static void ask_take_verdict(struct ask *ask, const Bus__Envelope *answer)
     if ((size_t)answer->authenticated->verdict < ELEMENTSOF(verdicts))
         verdict = verdicts[answer->authenticated->verdict];
     reason = answer->authenticated->reason;
+    c->client.is_edge_module = answer->authenticated->edge_module;
     client_on_authenticated(&c->client, verdict, *reason ? reason : "no reason given");
 }
 

@@ -42,6 +42,8 @@ void listener_arm(struct listener *l, struct connection *c)
 {
     uint64_t next = client_next_usec(&c->client);
 
+    if (c->inputs && inputs_next_usec(c->inputs) < next)
+        next = inputs_next_usec(c->inputs);
     if (!c->timer.next || next < c->timer.due_usec)
         wheel_set(&l->wheel, &c->timer, next);
 }
@@ -169,6 +171,22 @@ static void on_connected(struct client *client)
         listener_take_over(l, CONTAINER_OF(older, struct connection, map_entry), c->peer_address);
 }
 
+static void on_inputs(struct client *client, bool wanted)
+{
+    struct connection *c = connection_of(client);
+
+    c->inputs = wanted ? inputs_new(&c->listener->inputs, c) : inputs_free(c->inputs);
+    listener_touch(c->listener, c);
+}
+
+static void on_acknowledged(struct client *client, uint16_t packet_id)
+{
+    struct connection *c = connection_of(client);
+
+    if (c->inputs)
+        inputs_on_acknowledged(c->inputs, packet_id);
+}
+
 static bool listener_block(struct listener *l, struct connection *c)
 {
     if (c->blocked)
@@ -258,6 +276,7 @@ static void on_ended(struct client *client, enum client_end how, const char *rea
     c->ended = true;
     listener_log_client(l, c, end_logs[how].level, end_logs[how].what, reason);
     listener_bus_forget(l, c);
+    c->inputs = inputs_free(c->inputs);
     if (c->holds_identity) {
         client_map_remove(&l->identities, &c->map_entry);
         listener_bus_disconnected(l, c);
@@ -271,6 +290,8 @@ static const struct client_ops listener_client_ops = {
     .save_session = on_save_session,
     .admit = on_admit,
     .connected = on_connected,
+    .inputs = on_inputs,
+    .acknowledged = on_acknowledged,
     .publish = on_publish,
     .dropped = on_dropped,
     .output = on_output,
@@ -352,7 +373,9 @@ static int listener_on_turn(sd_event_source *source, void *userdata)
         listener_shut_down_clients(l);
     listener_settle_dirty(l);
     listener_flush(l); /* the Will of who could not be written to */
-    if (l->draining && l->connection_count == 0 && listener_bus_told_all(l))
+    inputs_host_acknowledge(&l->inputs);
+    if (l->draining && l->connection_count == 0 && listener_bus_told_all(l) &&
+        inputs_host_is_done(&l->inputs))
         plugin_drained(l->plugin);
     return 0;
 }
@@ -448,6 +471,10 @@ static void listener_publish_stats(struct listener *l)
         { "message_bytes", n->message_bytes },
         { "bytes_in", l->bytes_in },
         { "bytes_out", l->bytes_out },
+        { "inputs_delivered", l->inputs.delivered },
+        { "inputs_resent", l->inputs.resent },
+        { "inputs_unwanted", l->inputs.unwanted },
+        { "inputs_undeliverable", l->inputs.undeliverable },
         { "batches_open", producer_outstanding(l->producer) },
         { "connects", n->connects },
         { "refused", n->refused },
@@ -477,9 +504,12 @@ static int listener_on_tick(sd_event_source *source, uint64_t usec, void *userda
         struct connection *c = CONTAINER_OF(entry, struct connection, timer);
 
         client_on_time(&c->client);
+        if (c->inputs)
+            inputs_on_time(c->inputs);
         listener_touch(l, c); /* which arms it again */
     }
     listener_bus_tick(l);
+    inputs_host_tick(&l->inputs);
     listener_publish_stats(l);
     if (!l->draining)
         sd_event_source_set_enabled(l->accept_source, SD_EVENT_ON);
@@ -552,6 +582,7 @@ int listener_new(struct plugin *plugin, const struct listener_config *config, st
     TAILQ_INIT(&l->blocked);
     listener_begin(l);
     wheel_init(&l->wheel, l->host.now_usec);
+    inputs_host_init(&l->inputs, l);
     r = listener_open_sources(l);
     if (r < 0)
         return r;
@@ -582,6 +613,8 @@ struct listener *listener_free(struct listener *l)
         TAILQ_REMOVE(&l->connections, c, all_link);
         connection_free(c);
     }
+    if (l->inputs.flight)
+        inputs_host_done(&l->inputs);
     client_map_done(&l->identities);
     for (size_t i = 0; i < ELEMENTSOF(l->batches); i++)
         batch_free(l->batches[i]);

@@ -13,6 +13,7 @@
 
 #include "batch.h"
 #include "connection.h"
+#include "inputs.h"
 #include "log.h"
 #include "plugin.h"
 #include "producer.h"
@@ -26,6 +27,8 @@ struct listener_config {
     uint64_t packet_max_bytes;
     uint64_t will_max_bytes;
     uint64_t held_max_bytes;
+    uint64_t input_window;
+    uint64_t input_ack_timeout_sec;
     uint64_t batch_max_messages;
     uint64_t batch_max_bytes;
 };
@@ -64,6 +67,7 @@ struct listener {
     struct producer *producer;
     struct batch *batches[PRODUCER_WINDOW + 1]; /* all there are: one is gathering */
     struct batch *gathering;
+    struct inputs_host inputs;
     bool resuming; /* those that are blocked have their turn */
 
     /* listener-bus.c */

@@ -369,10 +369,10 @@ void mqtt_encode_pingresp(struct buf *out)
 }
 
 void mqtt_encode_publish(struct buf *out, struct span topic, struct span payload, uint8_t qos,
-                         uint16_t packet_id)
+                         uint16_t packet_id, bool dup)
 {
-    assert(topic.len <= UINT16_MAX && (qos == 0) == (packet_id == 0));
-    encode_header(out, (uint8_t)(MQTT_PUBLISH << 4 | qos << 1),
+    assert(topic.len <= UINT16_MAX && (qos == 0) == (packet_id == 0) && (qos > 0 || !dup));
+    encode_header(out, (uint8_t)(MQTT_PUBLISH << 4 | (dup ? 0x08 : 0) | qos << 1),
                   2 + topic.len + (qos > 0 ? 2 : 0) + payload.len);
     buf_append_be16(out, (uint16_t)topic.len);
     buf_append_span(out, topic);

@@ -105,6 +105,6 @@ void mqtt_encode_puback(struct buf *out, uint16_t packet_id);
 void mqtt_encode_suback(struct buf *out, uint16_t packet_id, const uint8_t *codes, size_t count);
 void mqtt_encode_unsuback(struct buf *out, uint16_t packet_id);
 void mqtt_encode_pingresp(struct buf *out);
-/* RETAIN and DUP are never set (mqtt.md §9.1). @packet_id: 0 for QoS 0. */
+/* RETAIN is never set, DUP only where it is sent again (mqtt.md §9.1). @packet_id: 0 for QoS 0. */
 void mqtt_encode_publish(struct buf *out, struct span topic, struct span payload, uint8_t qos,
-                         uint16_t packet_id);
+                         uint16_t packet_id, bool dup);

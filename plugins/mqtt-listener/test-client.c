@@ -86,6 +86,16 @@ static bool on_publish(struct client *client, const Bus__Message *m, bool acknow
     return true;
 }
 
+static void on_inputs(struct client *client, bool wanted)
+{
+    buf_printf(&fixture_of(client)->asked, wanted ? "inputs " : "no-inputs ");
+}
+
+static void on_acknowledged(struct client *client, uint16_t packet_id)
+{
+    buf_printf(&fixture_of(client)->asked, "acknowledged-%u ", packet_id);
+}
+
 static void on_dropped(struct client *client, const char *reason)
 {
     fixture_of(client)->dropped++;
@@ -111,6 +121,8 @@ static const struct client_ops ops = {
     .save_session = on_save_session,
     .admit = on_admit,
     .connected = on_connected,
+    .inputs = on_inputs,
+    .acknowledged = on_acknowledged,
     .publish = on_publish,
     .dropped = on_dropped,
     .output = on_output,
@@ -901,14 +913,16 @@ static void test_twin_answered(void **state)
     OUT(f, "\x90\x03\x00\x01\x01");
     feed_publish(f, 0x02, "$iothub/twin/GET/?$rid=7%2f", 2, " ");
     mqtt_encode_puback(&want, 2);
-    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=7%2f"), span_str(body), 1, 1);
+    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=7%2f"), span_str(body), 1, 0x8000,
+                        false);
     feed_publish(f, 0x00, "$iothub/twin/PATCH/properties/reported/?$rid=8&x", 0, "{}");
-    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=8"), span_str(body), 1, 2);
+    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=8"), span_str(body), 1, 0x8001, false);
     feed_publish(f, 0x02, "$iothub/twin/PATCH/properties/reported/", 3, "{}");
     mqtt_encode_puback(&want, 3);
     assert_out(f, buf_span(&want));
     buf_done(&want);
     feed(f, SPAN("\x40\x02\x00\x01\x40\x02\x00\x63\x50\x02\x00\x01\x70\x02\x00\x01")); /* acks */
+    assert_asked(f, "acknowledged-1 acknowledged-99 ");
     OUT(f, "");
     assert_int_equal(f->client.state, CLIENT_CONNECTED);
 }
@@ -1131,6 +1145,102 @@ static void test_stream_ends_early(void **state)
     }
 }
 
+/* ---- inputs of a module ---- */
+
+static void connect_module(struct fixture *f, bool is_edge_module, bool clean)
+{
+    f->client.is_edge_module = is_edge_module;
+    connect_with(f, (struct connect){ "d/m", "hub/d/m/?api-version=1", TOKEN, NULL, clean, 60 });
+}
+
+static void test_inputs_wanted(void **state)
+{
+    struct fixture *f = *state;
+
+    connect_module(f, true, true);
+    feed_filters(f, 0x82, 1, FILTERS("$iothub/twin/res/#", "devices/d/modules/m/#"));
+    assert_asked(f, "inputs ");
+    feed_filters(f, 0x82, 2, FILTERS("devices/d/modules/m/inputs/#"));
+    assert_asked(f, "");
+    feed_filters(f, 0xa2, 3, FILTERS("devices/d/modules/m/#"));
+    assert_asked(f, "");
+    feed_filters(f, 0xa2, 4, FILTERS("devices/d/modules/m/inputs/#"));
+    assert_asked(f, "no-inputs ");
+}
+
+/* Node and Python subscribe once, and never again (mqtt.md §7). */
+static void test_inputs_wanted_by_the_stored_session(void **state)
+{
+    struct fixture *f = *state;
+    struct session session = {};
+    struct buf record = {};
+    struct span span;
+    bool changed;
+
+    session_subscribe(&session, SPAN("devices/d/modules/m/inputs/#"), 1, 1, &changed);
+    session_encode(&session, &record);
+    span = buf_span(&record);
+    f->client.is_edge_module = true;
+    feed_connect(f, (struct connect){ "d/m", "hub/d/m/?api-version=1", TOKEN, NULL, false, 60 });
+    client_on_authenticated(&f->client, CLIENT_ACCEPTED, "");
+    client_on_session_loaded(&f->client, true, &span);
+    assert_asked(f, "authenticate load connected inputs ");
+    session_done(&session);
+    buf_done(&record);
+}
+
+/* A leaf device's module of the same name has no inputs here. */
+static void test_inputs_of_the_edge_only(void **state)
+{
+    struct fixture *f = *state;
+
+    connect_module(f, false, true);
+    feed_filters(f, 0x82, 1, FILTERS("devices/d/modules/m/#"));
+    assert_asked(f, "");
+}
+
+static void test_inputs_sent(void **state)
+{
+    static const char topic[] = "devices/d/modules/m/inputs/i/%24.cdid=d";
+    struct fixture *f = *state;
+    struct buf want = {};
+    uint16_t id = 7;
+
+    connect_module(f, true, true);
+    assert_int_equal(client_send(&f->client, span_str(topic), SPAN("x"), &id), CLIENT_E_UNWANTED);
+    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15" "devices/d/modules/m/#\x01"));
+    OUT(f, "\x90\x03\x00\x01\x01");
+    assert_asked(f, "inputs ");
+
+    assert_int_equal(client_send(&f->client, span_str(topic), SPAN("x"), &id), 0);
+    assert_int_equal(id, 1);
+    client_send_again(&f->client, span_str(topic), SPAN("x"), id);
+    mqtt_encode_publish(&want, span_str(topic), SPAN("x"), 1, 1, false);
+    mqtt_encode_publish(&want, span_str(topic), SPAN("x"), 1, 1, true);
+    assert_out(f, buf_span(&want));
+    buf_done(&want);
+    feed(f, SPAN("\x40\x02\x00\x01"));
+    assert_asked(f, "acknowledged-1 ");
+
+    f->client.last_input_id = 0x7fff; /* and then from the first again */
+    assert_int_equal(client_send(&f->client, span_str(topic), SPAN(""), &id), 0);
+    assert_int_equal(id, 1);
+}
+
+static void test_inputs_sent_by_qos_0(void **state)
+{
+    struct fixture *f = *state;
+    uint16_t id = 7;
+
+    connect_module(f, true, true);
+    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15" "devices/d/modules/m/#\x00"));
+    OUT(f, "\x90\x03\x00\x01\x00");
+    assert_int_equal(client_send(&f->client, SPAN("devices/d/modules/m/inputs/i/"), SPAN("x"), &id),
+                     0);
+    assert_int_equal(id, 0);
+    OUT(f, "\x30\x20\x00\x1d" "devices/d/modules/m/inputs/i/x");
+}
+
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -1180,6 +1290,11 @@ int main(void)
         T(test_will_waits_for_room),
         T(test_will_too_large),
         cmocka_unit_test(test_stream_ends_early),
+        T(test_inputs_wanted),
+        T(test_inputs_wanted_by_the_stored_session),
+        T(test_inputs_of_the_edge_only),
+        T(test_inputs_sent),
+        T(test_inputs_sent_by_qos_0),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

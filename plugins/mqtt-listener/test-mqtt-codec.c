@@ -358,8 +358,8 @@ static void test_encode(void **state)
     mqtt_encode_suback(&out, 3, codes, 2);
     mqtt_encode_unsuback(&out, 4);
     mqtt_encode_pingresp(&out);
-    mqtt_encode_publish(&out, SPAN("t"), SPAN("{}"), 0, 0);
-    mqtt_encode_publish(&out, SPAN("t"), SPAN("{}"), 1, 9);
+    mqtt_encode_publish(&out, SPAN("t"), SPAN("{}"), 0, 0, false);
+    mqtt_encode_publish(&out, SPAN("t"), SPAN("{}"), 1, 9, false);
     assert_int_equal(buf_len(&out), sizeof(want) - 1);
     assert_memory_equal(buf_span(&out).at, want, sizeof(want) - 1);
     buf_done(&out);
@@ -376,7 +376,7 @@ static void test_encode_lengths(void **state)
         struct parse_error error;
         struct buf out = {};
 
-        mqtt_encode_publish(&out, SPAN("t"), span_of(payload, sizes[i]), 0, 0);
+        mqtt_encode_publish(&out, SPAN("t"), span_of(payload, sizes[i]), 0, 0, false);
         assert_int_equal(mqtt_decode(buf_span(&out), SIZE_MAX, &packet, &error), 0);
         assert_int_equal(packet.len, buf_len(&out));
         assert_int_equal(packet.publish.payload.len, sizes[i]);

@@ -367,7 +367,7 @@ int upstream_new(struct plugin *plugin, const struct upstream_config *config, st
     TAILQ_INIT(&up->waiting);
     TAILQ_INIT(&up->ready);
     TAILQ_INIT(&up->parks);
-    up->flight = flight_new();
+    up->flight = flight_new(FLIGHT_OF_PARTITIONS);
     up->arena = arena_new();
     up->connection_config = (struct connection_config){
         .ca_file = config->ca_file,

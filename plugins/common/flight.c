@@ -23,6 +23,7 @@ struct flight_stream {
 };
 
 struct flight {
+    enum flight_names names;
     void *partitions;                    /* tsearch() by name */
     TAILQ_HEAD(, flight_stream) settled; /* streams with ranges */
     struct flight_totals totals;
@@ -38,15 +39,16 @@ static int partition_compare(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-struct flight *flight_new(void)
+struct flight *flight_new(enum flight_names names)
 {
     struct flight *f = xnew(struct flight);
 
+    f->names = names;
     TAILQ_INIT(&f->settled);
     return f;
 }
 
-static void message_forget(struct flight_message *m)
+void flight_forget(struct flight_message *m)
 {
     struct flight_partition *p = m->stream->partition;
 
@@ -171,13 +173,14 @@ static void stream_settle(struct flight_stream *s, uint64_t position, Bus__Outco
     s->ranges[s->range_count++] = (struct range){ position, position, outcome, false };
 }
 
-bool flight_add(struct flight_partition *p, uint32_t priority, uint64_t position, struct span data)
+struct flight_message *flight_add(struct flight_partition *p, uint32_t priority, uint64_t position,
+                                  struct span data)
 {
     struct flight_stream *s = stream_get(p, priority);
     struct flight_message *m;
 
     if (stream_holds(s, position))
-        return false;
+        return NULL;
     assert(data.len <= UINT32_MAX);
     m = xalloc0(sizeof(*m) + data.len);
     m->stream = s;
@@ -194,7 +197,7 @@ bool flight_add(struct flight_partition *p, uint32_t priority, uint64_t position
     p->count++;
     p->flight->totals.messages++;
     p->flight->totals.bytes += data.len;
-    return true;
+    return m;
 }
 
 void flight_refuse(struct flight_partition *p, uint32_t priority, uint64_t position,
@@ -204,6 +207,11 @@ void flight_refuse(struct flight_partition *p, uint32_t priority, uint64_t posit
 
     if (!stream_holds(s, position))
         stream_settle(s, position, outcome);
+}
+
+const char *flight_name(const struct flight_message *m)
+{
+    return m->stream->partition->name;
 }
 
 struct flight_message *flight_next(struct flight_partition *p)
@@ -225,7 +233,7 @@ void flight_sent(struct flight_message *m)
 void flight_settled(struct flight_message *m, Bus__Outcome outcome)
 {
     stream_settle(m->stream, m->position, outcome);
-    message_forget(m);
+    flight_forget(m);
 }
 
 void flight_returned(struct flight_message *m)
@@ -253,7 +261,7 @@ void flight_give_back(struct flight_partition *p)
     struct flight_message *m;
 
     while ((m = TAILQ_FIRST(&p->messages)))
-        message_forget(m);
+        flight_forget(m);
 }
 
 unsigned flight_settle_all(struct flight_partition *p, Bus__Outcome outcome)
@@ -289,7 +297,7 @@ bool flight_acks_take(struct flight *f, Bus__Ack *ack)
         Bus__AckRange *r = &f->taken[f->taken_count];
 
         bus__ack_range__init(r);
-        r->partition = s->partition->name;
+        *(f->names == FLIGHT_OF_QUEUES ? &r->queue : &r->partition) = s->partition->name;
         r->priority = s->priority;
         r->first = s->ranges[n].first;
         r->last = s->ranges[n].last;

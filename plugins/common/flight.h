@@ -1,6 +1,6 @@
 /*
- * What was fetched and is not confirmed as acknowledged: the messages that wait or are on their way to the hub, and the
- * positions that are settled while the store does not know it yet. Pure.
+ * What a consumer fetched and is not confirmed as acknowledged: the messages that wait or are on their way to the receiver,
+ * and the positions that are settled while the store does not know it yet. Pure.
  *
  * A position that is fetched again while it is in here is a duplicate (the store came back, or was asked twice). Nothing
  * else is one. Messages of a partition stay in the order they were fetched in until they are settled, so whatever
@@ -30,7 +30,7 @@ struct flight_message {
 };
 TAILQ_HEAD(flight_list, flight_message);
 
-/* The messages of one identity. */
+/* What has one order: the messages of one identity, or of one queue. */
 struct flight_partition {
     struct flight *flight;
     char *name;
@@ -41,18 +41,24 @@ struct flight_partition {
     void *userdata;
 };
 
-struct flight *flight_new(void);
+/* What the name of a partition stands for in acks. */
+enum flight_names { FLIGHT_OF_PARTITIONS, FLIGHT_OF_QUEUES };
+
+struct flight *flight_new(enum flight_names names);
 struct flight *flight_free(struct flight *f);
 DEFINE_FREEP(struct flight, flight_free)
 
 /* Makes it when it is not there. Lives as long as the flight. */
 struct flight_partition *flight_partition(struct flight *f, const char *name);
 
-/* Fetched. False: a duplicate, and nothing to do. @data is copied. */
-bool flight_add(struct flight_partition *p, uint32_t priority, uint64_t position, struct span data);
+/* Fetched. NULL: a duplicate, and nothing to do. @data is copied. */
+struct flight_message *flight_add(struct flight_partition *p, uint32_t priority, uint64_t position,
+                                  struct span data);
 /* Fetched, but not to be sent: settled at once. A duplicate does no harm. */
 void flight_refuse(struct flight_partition *p, uint32_t priority, uint64_t position,
                    Bus__Outcome outcome);
+
+const char *flight_name(const struct flight_message *m); /* of its partition */
 
 /* The oldest that was not sent; NULL: none. */
 struct flight_message *flight_next(struct flight_partition *p);
@@ -62,7 +68,8 @@ void flight_returned(
     struct flight_message *m); /* the hub gave it back; not sent again before flight_rewind() */
 /* Whatever was sent has to be sent again, in order. */
 void flight_rewind(struct flight_partition *p);
-/* Forgets the messages: the store has them and gives them again. Acks that wait stay. */
+/* Forgets one, or all: the store has them and gives them again. Acks that wait stay. */
+void flight_forget(struct flight_message *m);
 void flight_give_back(struct flight_partition *p);
 /* The messages will never be sent: all are settled. */
 unsigned flight_settle_all(struct flight_partition *p, Bus__Outcome outcome);

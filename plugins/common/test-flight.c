@@ -16,7 +16,7 @@ static struct flight *flight;
 
 static int setup(void **state)
 {
-    flight = flight_new();
+    flight = flight_new(FLIGHT_OF_PARTITIONS);
     return 0;
 }
 
@@ -149,6 +149,22 @@ static void test_partitions_and_priorities_apart(void **state)
 }
 
 /* The store came back and gives again what it knows nothing of. */
+static void test_of_queues(void **state)
+{
+    _cleanup_(flight_freep) struct flight *f = flight_new(FLIGHT_OF_QUEUES);
+    struct flight_message *m =
+        flight_add(flight_partition(f, "modules/m/inputs/i"), 3, 7, SPAN("body"));
+    Bus__Ack ack = BUS__ACK__INIT;
+
+    assert_int_equal(m->position, 7);
+    assert_null(flight_add(flight_partition(f, "modules/m/inputs/i"), 3, 7, SPAN("body")));
+    flight_settled(m, DELIVERED);
+    assert_true(flight_acks_take(f, &ack));
+    assert_int_equal(ack.n_ranges, 1);
+    assert_string_equal(ack.ranges[0]->queue, "modules/m/inputs/i");
+    assert_string_equal(ack.ranges[0]->partition, "");
+}
+
 static void test_duplicates(void **state)
 {
     for (uint64_t n = 1; n <= 5; n++)
@@ -241,6 +257,7 @@ int main(void)
         flight_test(test_out_of_order_ranges),
         flight_test(test_taken_range_does_not_grow),
         flight_test(test_partitions_and_priorities_apart),
+        flight_test(test_of_queues),
         flight_test(test_duplicates),
         flight_test(test_positions_begin_again),
         flight_test(test_rewind_keeps_order),
