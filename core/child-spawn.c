@@ -1,18 +1,15 @@
 /*
- * From a config to a process. What can fail is done by the parent, where it can be told well; the
- * child only puts descriptors in their places, gives up what it must not keep, waits at the gate,
- * and runs the program.
+ * From a config to a process. The parent forks and keeps the gate; the child makes of itself, step
+ * by step, what the plugin is to find, waits at the gate, and runs the program. Nothing else runs
+ * in it, so it may allocate like any other process.
  */
 #include "child-spawn.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
@@ -30,42 +27,19 @@ extern char **environ;
 
 enum { EXIT_NOT_RUN = 125 };
 
-/* All that the child needs, made before the fork. Descriptors as they will stand in the child:
- * SD_LISTEN_FDS_START + index. */
-struct image {
-    int fds[LISTEN_SOCKETS_MAX + 2];
-    unsigned fd_count;
-    char **environment;
-    unsigned environment_count, environment_capacity;
-    int config_fd; /* owned */
-};
+/* In the child. A step returns -errno when it failed. */
 
-/* Preparing */
+typedef int step_fn(const struct spawn *spawn, int *gate);
 
-static void image_done(struct image *image)
+static int reset_signals(const struct spawn *spawn, int *gate)
 {
-    for (unsigned i = 0; i < image->environment_count; i++)
-        free(image->environment[i]);
-    free(image->environment);
-    close_fd(image->config_fd);
-}
+    sigset_t none;
 
-static void image_add_environment_take(struct image *image, char *assignment)
-{
-    xgrow(image->environment, image->environment_count, image->environment_capacity);
-    image->environment[image->environment_count++] = assignment;
-}
-
-/* What systemd told the supervisor is meant for the supervisor. */
-static bool environment_is_ours(const char *assignment)
-{
-    static const char *const ours[] = { "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_", "BRINK_",
-                                        "MAINPID=" };
-
-    for (size_t i = 0; i < ELEMENTSOF(ours); i++)
-        if (strncmp(assignment, ours[i], strlen(ours[i])) == 0)
-            return true;
-    return false;
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGINT, SIG_IGN); /* a Ctrl-C is the supervisor's, which stops the plugins in order */
+    sigemptyset(&none);
+    return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }
 
 static char *listen_names(const struct listen_sockets *s)
@@ -78,87 +52,72 @@ static char *listen_names(const struct listen_sockets *s)
     return names.data;
 }
 
-static void image_make_environment(struct image *image, const struct spawn *spawn)
+static int set_environment(const struct spawn *spawn, int *gate)
 {
+    /* What systemd told the supervisor is meant for the supervisor. */
+    static const char *const not_theirs[] = { "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+                                              "LISTEN_PID" };
     const struct child_config *config = spawn->config;
     const struct appliance *appliance = spawn->appliance;
-    _cleanup_(freep) char *names = listen_names(&config->sockets);
 
-    for (char **e = environ; *e; e++)
-        if (!environment_is_ours(*e))
-            image_add_environment_take(image, xstrdup(*e));
-#define ADD(...) image_add_environment_take(image, xasprintf(__VA_ARGS__))
-    ADD("BRINK_NAME=%s", config->name);
-    ADD("BRINK_ROLE=%s", config->role);
-    ADD("BRINK_GENERATION=%" PRIu64, spawn->generation);
-    ADD("BRINK_RUN_DIR=%s", appliance->run_dir);
-    ADD("BRINK_STATE_DIR=%s/%s", appliance->state_dir, config->name);
-    ADD("BRINK_HOSTNAME=%s", appliance->hostname);
-    ADD("BRINK_LOG_LEVEL=%s", log_level_name(appliance_log_level(appliance)));
-    ADD("BRINK_HEARTBEAT_USEC=%" PRIu64, config->heartbeat_usec);
-    ADD("BRINK_CONFIG_NAME=%s.yaml", config->name);
-    ADD("BRINK_CONFIG_FD=%d", SD_LISTEN_FDS_START + (int)config->sockets.count);
-    ADD("LISTEN_FDS=%zu", config->sockets.count);
-    ADD("LISTEN_FDNAMES=%s", names);
-#undef ADD
-    image_add_environment_take(image, NULL);
-}
-
-/* The file as the supervisor read it, for reading only. */
-static int config_fd_open(const struct child_config *config)
-{
-    int fd = memfd_create(config->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    if (fd < 0)
-        return -errno;
-    if (pwrite(fd, config->text, config->text_len, 0) == (ssize_t)config->text_len &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
-        return fd;
-    close_fd(fd);
-    return -ENOMEM; /* what else could memory want */
-}
-
-static int image_make(struct image *image, const struct spawn *spawn)
-{
-    const struct listen_sockets *sockets = &spawn->config->sockets;
-
-    for (size_t i = 0; i < sockets->count; i++)
-        image->fds[image->fd_count++] = sockets->sockets[i].fd;
-    image->config_fd = config_fd_open(spawn->config);
-    if (image->config_fd < 0)
-        return image->config_fd;
-    image->fds[image->fd_count++] = image->config_fd;
-    image_make_environment(image, spawn);
+    for (size_t i = 0; i < ELEMENTSOF(not_theirs); i++)
+        unsetenv(not_theirs[i]);
+#define SET(...) putenv(xasprintf(__VA_ARGS__))
+    SET("BRINK_NAME=%s", config->name);
+    SET("BRINK_ROLE=%s", config->role);
+    SET("BRINK_GENERATION=%" PRIu64, spawn->generation);
+    SET("BRINK_RUN_DIR=%s", appliance->run_dir);
+    SET("BRINK_STATE_DIR=%s/%s", appliance->state_dir, config->name);
+    SET("BRINK_HOSTNAME=%s", appliance->hostname);
+    SET("BRINK_LOG_LEVEL=%s", log_level_name(appliance_log_level(appliance)));
+    SET("BRINK_HEARTBEAT_USEC=%" PRIu64, config->heartbeat_usec);
+    SET("BRINK_CONFIG_NAME=%s.yaml", config->name);
+    SET("BRINK_CONFIG_FD=%d", SD_LISTEN_FDS_START + (int)config->sockets.count);
+    SET("LISTEN_FDS=%zu", config->sockets.count);
+    SET("LISTEN_FDNAMES=%s", listen_names(&config->sockets));
+#undef SET
     return 0;
 }
 
-/* In the child */
-
-/* Puts @fds at SD_LISTEN_FDS_START and above, @gate behind them (closed by exec), and closes all
- * else. First everything goes out of the way, so that no target is a source still needed. */
-static int place_descriptors(const struct image *image, int *gate)
+/* The file as the supervisor read it. */
+static int config_fd_open(const struct child_config *config)
 {
-    int count = (int)image->fd_count, end = SD_LISTEN_FDS_START + count;
-    int away[LISTEN_SOCKETS_MAX + 2];
+    int fd = memfd_create(config->name, MFD_CLOEXEC);
 
-    for (int i = 0; i < count; i++) {
-        away[i] = fcntl(image->fds[i], F_DUPFD_CLOEXEC, end + 1);
-        if (away[i] < 0)
-            return -errno;
-    }
-    *gate = fcntl(*gate, F_DUPFD_CLOEXEC, end + 1);
-    if (*gate < 0)
+    if (fd < 0)
         return -errno;
-    for (int i = 0; i < count; i++)
-        if (dup2(away[i], SD_LISTEN_FDS_START + i) < 0)
-            return -errno;
-    *gate = dup3(*gate, end, O_CLOEXEC);
-    if (*gate < 0)
-        return -errno;
-    return close_range((unsigned)end + 1, ~0U, 0) < 0 ? -errno : 0;
+    return write(fd, config->text, config->text_len) == (ssize_t)config->text_len ? fd : -ENOMEM;
 }
 
-static int become_user(const struct spawn *spawn)
+/* Sockets and config to SD_LISTEN_FDS_START and above, the gate behind them (closed by exec), and
+ * all else closed. First everything goes out of the way, so that no target is a source still
+ * needed. */
+static int place_descriptors(const struct spawn *spawn, int *gate)
+{
+    const struct listen_sockets *sockets = &spawn->config->sockets;
+    int fds[LISTEN_SOCKETS_MAX + 2], count = 0, end;
+
+    for (size_t i = 0; i < sockets->count; i++)
+        fds[count++] = sockets->sockets[i].fd;
+    fds[count] = config_fd_open(spawn->config);
+    if (fds[count++] < 0)
+        return fds[count - 1];
+    fds[count++] = *gate;
+    end = SD_LISTEN_FDS_START + count;
+    for (int i = 0; i < count; i++) {
+        fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, end);
+        if (fds[i] < 0)
+            return -errno;
+    }
+    *gate = fds[count - 1];
+    for (int i = 0; i < count; i++)
+        if (dup3(fds[i], SD_LISTEN_FDS_START + i, i == count - 1 ? O_CLOEXEC : 0) < 0)
+            return -errno;
+    *gate = end - 1;
+    return close_range((unsigned)end, ~0U, 0) < 0 ? -errno : 0;
+}
+
+static int become_user(const struct spawn *spawn, int *gate)
 {
     const struct child_config *config = spawn->config;
 
@@ -176,126 +135,110 @@ static int become_user(const struct spawn *spawn)
     return 0;
 }
 
-static void reset_signals(void)
-{
-    sigset_t none;
-
-    signal(SIGPIPE, SIG_DFL);
-    signal(SIGHUP, SIG_DFL);
-    signal(SIGINT, SIG_IGN); /* a Ctrl-C is the supervisor's, which stops the plugins in order */
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static int wait_at_gate(int gate)
+static int wait_at_gate(const struct spawn *spawn, int *gate)
 {
     char byte;
-    ssize_t n;
+    ssize_t n = read(*gate, &byte, 1);
 
-    do
-        n = read(gate, &byte, 1);
-    while (n < 0 && errno == EINTR);
     return n == 1 ? 0 : n == 0 ? -EPIPE : -errno;
 }
 
-static _Noreturn void child_fail(int gate, const char *step, int error)
+/* More than there is to give: all there is. */
+static int set_limit(__rlimit_resource_t resource, uint64_t wanted)
 {
-    struct spawn_failure failure = { .error = -error };
-    ssize_t n;
+    struct rlimit limit;
 
-    snprintf(failure.step, sizeof(failure.step), "%s", step);
-    n = send(gate, &failure, sizeof(failure), MSG_NOSIGNAL);
-    (void)n; /* nobody is there to be told */
-    _exit(EXIT_NOT_RUN);
+    if (wanted == 0)
+        return 0;
+    if (getrlimit(resource, &limit) < 0)
+        return -errno;
+    if (wanted < limit.rlim_max)
+        limit.rlim_max = wanted;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(resource, &limit) < 0 ? -errno : 0;
 }
 
-static _Noreturn void child_run(const struct spawn *spawn, const struct image *image, int gate)
+/* Last, as what came before may need more descriptors and memory than the plugin. */
+static int set_limits(const struct spawn *spawn, int *gate)
+{
+    int r = set_limit(RLIMIT_NOFILE, spawn->config->open_files);
+
+    return r == 0 && SPAWN_LIMITS_MEMORY ? set_limit(RLIMIT_DATA, spawn->config->memory_bytes) : r;
+}
+
+static int run_program(const struct spawn *spawn, int *gate)
 {
     char *argv[] = { spawn->config->exec, NULL };
-    int r;
 
-    reset_signals();
-    r = place_descriptors(image, &gate);
-    if (r < 0)
-        child_fail(gate, "cannot pass descriptors", r);
-    r = become_user(spawn);
-    if (r < 0)
-        child_fail(gate, "cannot become its user", r);
-    r = wait_at_gate(gate);
-    if (r < 0)
-        child_fail(gate, "the supervisor went away", r);
-    execve(argv[0], argv, image->environment);
-    child_fail(gate, "cannot run the program", -errno);
+    execve(argv[0], argv, environ);
+    return -errno;
+}
+
+static _Noreturn void child_run(const struct spawn *spawn, int gate)
+{
+    static const struct {
+        const char *failure;
+        step_fn *fn;
+    } steps[] = {
+        { "cannot reset signals", reset_signals },
+        { "cannot set its environment", set_environment },
+        { "cannot pass descriptors", place_descriptors },
+        { "cannot become its user", become_user },
+        { "the supervisor went away", wait_at_gate },
+        { "cannot set its limits", set_limits },
+        { "cannot run the program", run_program },
+    };
+    struct spawn_failure failure = {};
+
+    for (size_t i = 0; failure.error == 0; i++) {
+        failure.step = steps[i].failure;
+        failure.error = -steps[i].fn(spawn, &gate);
+    }
+    if (send(gate, &failure, sizeof(failure), MSG_NOSIGNAL) < 0)
+        _exit(EXIT_FAILURE); /* nobody is there to be told */
+    _exit(EXIT_NOT_RUN);
 }
 
 /* In the parent */
 
-/* More than there is to give: all there is. Whether a hard limit may be raised is a capability, not
- * a matter of being root: it is tried. */
-static void set_limit(pid_t pid, const char *plugin, __rlimit_resource_t resource, const char *what,
-                      uint64_t value)
+/* Whether a hard limit may be raised is a capability, not a matter of being root: it is tried. Here,
+ * as the child could not tell that it failed, and may be another user by then. */
+static void raise_limit(const struct child_config *config, __rlimit_resource_t resource,
+                        const char *what, uint64_t wanted)
 {
-    const struct rlimit limit = { value, value };
-    struct rlimit given;
+    struct rlimit limit;
 
-    if (value == 0 || prlimit(pid, resource, &limit, NULL) == 0)
+    if (getrlimit(resource, &limit) < 0 || wanted <= limit.rlim_max)
         return;
-    log_event(LOG_WARNING, errno, "cannot set a limit as configured", F_PLUGIN(plugin),
-              F_STR("limit", what), F_COUNT(value));
-    if (prlimit(pid, resource, NULL, &given) == 0) {
-        given.rlim_cur = given.rlim_max;
-        prlimit(pid, resource, &given, NULL);
-    }
+    limit.rlim_max = wanted;
+    if (setrlimit(resource, &limit) < 0)
+        log_event(LOG_WARNING, errno, "cannot set a limit as configured", F_PLUGIN(config->name),
+                  F_STR("limit", what), F_COUNT(wanted));
 }
 
-/* The child waits at the gate meanwhile. */
-static void set_limits(pid_t pid, const struct child_config *config)
-{
-    set_limit(pid, config->name, RLIMIT_NOFILE, "open_files", config->open_files);
-    if (SPAWN_LIMITS_MEMORY)
-        set_limit(pid, config->name, RLIMIT_DATA, "memory", config->memory_bytes);
-}
-
-static int spawn_fork(const struct spawn *spawn, const struct image *image, pid_t *ret_pid,
-                      int *ret_pidfd, int *ret_gate)
+int spawn_start(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, int *ret_gate)
 {
     int gate[2], pidfd, error;
     pid_t pid;
 
+    raise_limit(spawn->config, RLIMIT_NOFILE, "open_files", spawn->config->open_files);
+    raise_limit(spawn->config, RLIMIT_DATA, "memory", spawn->config->memory_bytes);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0)
         return -errno;
     pid = fork();
     if (pid == 0)
-        child_run(spawn, image, gate[1]);
+        child_run(spawn, gate[1]);
+    pidfd = pid > 0 ? pidfd_open(pid, 0) : -1; /* not reaped by anyone: the pid is still its own */
     error = errno;
     close_fd(gate[1]);
-    if (pid < 0) {
-        close_fd(gate[0]);
-        return -error;
-    }
-    pidfd = pidfd_open(pid, 0); /* not reaped by anyone: the pid is still its own */
     if (pidfd < 0) {
-        error = errno;
-        close_fd(gate[0]); /* ends the child; it is reaped with the orphans */
+        close_fd(gate[0]); /* ends the child, if there is one; it is reaped with the orphans */
         return -error;
     }
     *ret_pid = pid;
     *ret_pidfd = pidfd;
     *ret_gate = gate[0];
     return 0;
-}
-
-int spawn_start(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, int *ret_gate)
-{
-    struct image image = { .config_fd = -1 };
-    int r = image_make(&image, spawn);
-
-    if (r == 0)
-        r = spawn_fork(spawn, &image, ret_pid, ret_pidfd, ret_gate);
-    if (r == 0)
-        set_limits(*ret_pid, spawn->config);
-    image_done(&image);
-    return r;
 }
 
 void spawn_release(int gate)

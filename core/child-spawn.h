@@ -25,8 +25,8 @@ int spawn_start(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, int *
 void spawn_release(int gate);
 
 struct spawn_failure {
-    char step[40];
-    int error; /* errno */
+    const char *step; /* a literal: the same in parent and child */
+    int error;        /* errno */
 };
 /* After the process ended: was it before the program ran? */
 bool spawn_failed(int gate, struct spawn_failure *ret);
