@@ -96,15 +96,6 @@ static void child_start(struct child *child, const char *why)
     child_enter(child, CHILD_STARTING, why);
 }
 
-/* It has the time of any other to say that it is ready; nearly always, it is. */
-static void child_adopt(struct child *child, const char *why)
-{
-    child->wanted = true;
-    child->started_usec = child->ops->now(child);
-    child->ops->set_timer(child, child->timing.ready_usec);
-    child_enter(child, CHILD_STARTING, why);
-}
-
 static void child_announce(struct child *child, const char *why)
 {
     child->was_ready = true;
@@ -188,7 +179,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_STOPPED] = {
         [CHILD_WANTED]     = child_start,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_ADOPTED]    = child_adopt,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_never,
@@ -198,7 +188,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_STARTING] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_drain,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_announce,
         [CHILD_HEARTBEAT]  = child_ignore,     /* alive, but of no use yet: its time runs on */
         [CHILD_TIMEOUT]    = child_abort,
@@ -208,7 +197,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_READY] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_drain,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_keep_alive, /* its connection broke and is back */
         [CHILD_HEARTBEAT]  = child_keep_alive,
         [CHILD_TIMEOUT]    = child_abort,
@@ -218,7 +206,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_DRAINING] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,     /* its deadline stands */
         [CHILD_TIMEOUT]    = child_kill,
@@ -228,7 +215,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_ENDING] = {
         [CHILD_WANTED]     = child_want,
         [CHILD_UNWANTED]   = child_unwant,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_ignore,     /* too late: the signal is on its way */
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_kill,       /* a stopped process does not even abort */
@@ -238,7 +224,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_BACKOFF] = {
         [CHILD_WANTED]     = child_start,      /* the operator does not wait */
         [CHILD_UNWANTED]   = child_rest,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_start,
@@ -248,7 +233,6 @@ static child_fn *const child_actions[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_FAILED] = {
         [CHILD_WANTED]     = child_start,
         [CHILD_UNWANTED]   = child_rest,
-        [CHILD_ADOPTED]    = child_never,
         [CHILD_SAID_READY] = child_ignore,
         [CHILD_HEARTBEAT]  = child_ignore,
         [CHILD_TIMEOUT]    = child_start,

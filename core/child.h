@@ -10,7 +10,7 @@
 
 enum child_state {
     CHILD_STOPPED,
-    CHILD_STARTING, /* spawned, or taken over from a former supervisor; has not said ready */
+    CHILD_STARTING, /* spawned or adopted; has not said ready */
     CHILD_READY,
     CHILD_DRAINING, /* asked to end, by the operator or because the supervisor stops */
     CHILD_ENDING,   /* sent SIGABRT or SIGKILL */
@@ -22,7 +22,6 @@ enum child_state {
 enum child_event {
     CHILD_WANTED, /* the operator, or the supervisor's start */
     CHILD_UNWANTED,
-    CHILD_ADOPTED, /* it runs already, started by a supervisor before this one */
     CHILD_SAID_READY,
     CHILD_HEARTBEAT,
     CHILD_TIMEOUT, /* the one timer, armed by the state */
@@ -34,7 +33,9 @@ enum child_event {
 struct child;
 
 struct child_ops {
-    int (*spawn)(struct child *child); /* or -errno, @reason filled: no process came to be */
+    /* Unless it runs already, started by a supervisor before this one. -errno, @reason filled: no
+     * process came to be. */
+    int (*spawn)(struct child *child);
     void (*drain)(struct child *child, uint64_t deadline_usec);
     void (*signal)(struct child *child, int signal_number);
     void (*set_timer)(struct child *child, uint64_t usec_from_now); /* 0: none */

@@ -141,19 +141,16 @@ static void unit_on_end(struct unit *unit, const siginfo_t *how)
     supervisor_turn(s);
 }
 
-static int unit_on_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+/* One that was adopted is somebody else's to reap: how it ended is not known. */
+static int unit_on_adopted_end(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-    struct unit *unit = userdata;
-    siginfo_t how = {};
+    const siginfo_t unknown = {};
 
-    /* One that was adopted is somebody else's to reap: ECHILD, and @how stays empty. */
-    if (waitid(P_PIDFD, (id_t)fd, &how, WEXITED | WNOHANG) == 0 && how.si_pid == 0)
-        return 0;
-    unit_on_end(unit, &how);
+    unit_on_end(userdata, &unknown);
     return 0;
 }
 
-/* Orphans of plugins come to the subreaper; nobody else takes them off the process table. */
+/* Orphans of plugins come to the subreaper, too; nobody else takes them off the process table. */
 static int supervisor_on_sigchld(sd_event_source *source, const struct signalfd_siginfo *info,
                                  void *userdata)
 {
@@ -163,27 +160,15 @@ static int supervisor_on_sigchld(sd_event_source *source, const struct signalfd_
         siginfo_t how = {};
         struct unit *unit;
 
-        if (waitid(P_ALL, 0, &how, WEXITED | WNOHANG | WNOWAIT) < 0 || how.si_pid == 0)
+        if (waitid(P_ALL, 0, &how, WEXITED | WNOHANG) < 0 || how.si_pid == 0)
             return 0;
         unit = supervisor_find_pid(s, how.si_pid);
-        if (waitid(P_PID, (id_t)how.si_pid, &how, WEXITED | WNOHANG) < 0)
-            return -errno;
         if (unit)
             unit_on_end(unit, &how);
     }
 }
 
 /* What children's state tables ask for */
-
-static int unit_watch(struct unit *unit, int pidfd)
-{
-    int r;
-
-    unit->pidfd = pidfd;
-    r = sd_event_add_io(unit->supervisor->event, &unit->exit_source, pidfd, EPOLLIN, unit_on_exit,
-                        unit);
-    return keep_or_exit(r, unit->exit_source, SD_EVENT_PRIORITY_NORMAL);
-}
 
 /* What it is to find when it runs. On failure the child's reason says which part failed. */
 static int unit_prepare(struct unit *unit)
@@ -211,13 +196,15 @@ static int unit_spawn(struct child *child)
     struct unit *unit = unit_of(child);
     struct supervisor *s = unit->supervisor;
     struct spawn spawn = { .appliance = s->appliance, .config = &unit->config, .group = s->group };
-    int r, pidfd;
+    int r;
 
+    if (unit_is_running(unit))
+        return 0; /* adopted */
     r = unit_prepare(unit);
     if (r < 0)
         return r;
     spawn.generation = tally_next_generation(&s->tally, unit->config.name);
-    r = spawn_start(&spawn, &unit->pid, &pidfd, &unit->gate);
+    r = spawn_start(&spawn, &unit->pid, &unit->pidfd, &unit->gate);
     if (r < 0) {
         snprintf(child->reason, sizeof(child->reason), "cannot make a process: %s", strerror(-r));
         return r;
@@ -227,12 +214,6 @@ static int unit_spawn(struct child *child)
      * be adopted. */
     if (process_start_ticks(unit->pid, &unit->start_ticks) < 0)
         unit->start_ticks = 0;
-    r = unit_watch(unit, pidfd);
-    if (r < 0) {
-        snprintf(child->reason, sizeof(child->reason), "cannot be watched: %s", strerror(-r));
-        unit_forget_process(unit); /* the gate closes, the process ends, SIGCHLD reaps it */
-        return r;
-    }
     s->roster_changed = s->processes_changed = true;
     supervisor_turn(s);
     return 0;
@@ -382,7 +363,7 @@ static void adopt(const struct running *running, void *userdata)
 {
     struct supervisor *s = userdata;
     struct unit *unit = supervisor_find_name(s, running->name);
-    int pidfd = process_open(running->pid, running->start_ticks);
+    int pidfd = process_open(running->pid, running->start_ticks), r;
 
     if (pidfd < 0)
         return; /* it died meanwhile, and is started like any other */
@@ -394,17 +375,18 @@ static void adopt(const struct running *running, void *userdata)
         return;
     }
     unit->pid = running->pid;
+    unit->pidfd = pidfd;
     unit->start_ticks = running->start_ticks;
     unit->generation = running->generation;
     tally_saw_generation(&s->tally, running->name, running->generation);
-    if (unit_watch(unit, pidfd) < 0) {
-        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    r = sd_event_add_io(s->event, &unit->exit_source, pidfd, EPOLLIN, unit_on_adopted_end, unit);
+    if (keep_or_exit(r, unit->exit_source, SD_EVENT_PRIORITY_NORMAL) < 0) {
+        unit_signal(unit, SIGKILL);
         unit_forget_process(unit);
         return;
     }
     log_event(LOG_INFO, 0, "plugin adopted", F_PLUGIN(running->name), F_PID(running->pid),
               F_GENERATION(running->generation));
-    child_feed(&unit->child, CHILD_ADOPTED, NULL);
 }
 
 static void save_running(struct supervisor *s)
@@ -665,12 +647,10 @@ static int supervisor_add_sources(struct supervisor *s)
     const struct {
         int number;
         sd_event_signal_handler_t handler;
-        int64_t priority;
     } signals[SIGNAL_SOURCES] = {
-        { SIGTERM, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL },
-        { SIGINT, supervisor_on_sigterm, SD_EVENT_PRIORITY_NORMAL },
-        /* After the pidfds: most ends are seen there. */
-        { SIGCHLD, supervisor_on_sigchld, SD_EVENT_PRIORITY_NORMAL + 1 },
+        { SIGTERM, supervisor_on_sigterm },
+        { SIGINT, supervisor_on_sigterm },
+        { SIGCHLD, supervisor_on_sigchld },
     };
     int r;
 
@@ -678,7 +658,7 @@ static int supervisor_add_sources(struct supervisor *s)
         r = sd_event_add_signal(s->event, &s->signal_sources[i],
                                 signals[i].number | SD_EVENT_SIGNAL_PROCMASK, signals[i].handler,
                                 s);
-        r = keep_or_exit(r, s->signal_sources[i], signals[i].priority);
+        r = keep_or_exit(r, s->signal_sources[i], SD_EVENT_PRIORITY_NORMAL);
         if (r < 0)
             return r;
     }
@@ -779,7 +759,7 @@ int supervisor_run(struct supervisor *s)
     int r;
 
     for (size_t i = 0; i < s->unit_count; i++)
-        if (s->units[i]->config.enabled && !unit_is_running(s->units[i]))
+        if (s->units[i]->config.enabled)
             child_feed(&s->units[i]->child, CHILD_WANTED, NULL);
     supervisor_turn(s);
     r = sd_event_loop(s->event);

@@ -30,9 +30,9 @@ struct unit {
     pid_t pid; /* 0: there is no process, and the rest is empty */
     int pidfd;
     uint64_t start_ticks;
-    int gate;      /* -1: adopted */
-    bool released; /* the gate was opened */
-    sd_event_source *exit_source;
+    int gate;                      /* -1: adopted */
+    bool released;                 /* the gate was opened */
+    sd_event_source *exit_source;  /* adopted: others are reaped */
     struct connection *connection; /* the newest */
     char *version;
     Bus__Control *heartbeat; /* the last: its numbers are the operator's */

@@ -80,46 +80,67 @@ enum { NEVER = -1 };
 
 static const int next[_CHILD_STATE_COUNT][_CHILD_EVENT_COUNT] = {
     [CHILD_STOPPED] = {
-        [CHILD_WANTED] = CHILD_STARTING,   [CHILD_UNWANTED] = CHILD_STOPPED,
-        [CHILD_ADOPTED] = CHILD_STARTING,  [CHILD_SAID_READY] = CHILD_STOPPED,
-        [CHILD_HEARTBEAT] = CHILD_STOPPED, [CHILD_TIMEOUT] = NEVER,
-        [CHILD_EXITED] = NEVER,            [CHILD_REFUSED] = NEVER,
+        [CHILD_WANTED]     = CHILD_STARTING,
+        [CHILD_UNWANTED]   = CHILD_STOPPED,
+        [CHILD_SAID_READY] = CHILD_STOPPED,
+        [CHILD_HEARTBEAT]  = CHILD_STOPPED,
+        [CHILD_TIMEOUT]    = NEVER,
+        [CHILD_EXITED]     = NEVER,
+        [CHILD_REFUSED]    = NEVER,
     },
     [CHILD_STARTING] = {
-        [CHILD_WANTED] = CHILD_STARTING,   [CHILD_UNWANTED] = CHILD_DRAINING,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_READY,
-        [CHILD_HEARTBEAT] = CHILD_STARTING, [CHILD_TIMEOUT] = CHILD_ENDING,
-        [CHILD_EXITED] = CHILD_BACKOFF,    [CHILD_REFUSED] = CHILD_FAILED,
+        [CHILD_WANTED]     = CHILD_STARTING,
+        [CHILD_UNWANTED]   = CHILD_DRAINING,
+        [CHILD_SAID_READY] = CHILD_READY,
+        [CHILD_HEARTBEAT]  = CHILD_STARTING,
+        [CHILD_TIMEOUT]    = CHILD_ENDING,
+        [CHILD_EXITED]     = CHILD_BACKOFF,
+        [CHILD_REFUSED]    = CHILD_FAILED,
     },
     [CHILD_READY] = {
-        [CHILD_WANTED] = CHILD_READY,      [CHILD_UNWANTED] = CHILD_DRAINING,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_READY,
-        [CHILD_HEARTBEAT] = CHILD_READY,   [CHILD_TIMEOUT] = CHILD_ENDING,
-        [CHILD_EXITED] = CHILD_STARTING,   [CHILD_REFUSED] = CHILD_STARTING,
+        [CHILD_WANTED]     = CHILD_READY,
+        [CHILD_UNWANTED]   = CHILD_DRAINING,
+        [CHILD_SAID_READY] = CHILD_READY,
+        [CHILD_HEARTBEAT]  = CHILD_READY,
+        [CHILD_TIMEOUT]    = CHILD_ENDING,
+        [CHILD_EXITED]     = CHILD_STARTING,
+        [CHILD_REFUSED]    = CHILD_STARTING,
     },
     [CHILD_DRAINING] = {
-        [CHILD_WANTED] = CHILD_DRAINING,   [CHILD_UNWANTED] = CHILD_DRAINING,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_DRAINING,
-        [CHILD_HEARTBEAT] = CHILD_DRAINING, [CHILD_TIMEOUT] = CHILD_ENDING,
-        [CHILD_EXITED] = CHILD_STOPPED,    [CHILD_REFUSED] = CHILD_STOPPED,
+        [CHILD_WANTED]     = CHILD_DRAINING,
+        [CHILD_UNWANTED]   = CHILD_DRAINING,
+        [CHILD_SAID_READY] = CHILD_DRAINING,
+        [CHILD_HEARTBEAT]  = CHILD_DRAINING,
+        [CHILD_TIMEOUT]    = CHILD_ENDING,
+        [CHILD_EXITED]     = CHILD_STOPPED,
+        [CHILD_REFUSED]    = CHILD_STOPPED,
     },
     [CHILD_ENDING] = {
-        [CHILD_WANTED] = CHILD_ENDING,     [CHILD_UNWANTED] = CHILD_ENDING,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_ENDING,
-        [CHILD_HEARTBEAT] = CHILD_ENDING,  [CHILD_TIMEOUT] = CHILD_ENDING,
-        [CHILD_EXITED] = CHILD_BACKOFF,    [CHILD_REFUSED] = CHILD_BACKOFF,
+        [CHILD_WANTED]     = CHILD_ENDING,
+        [CHILD_UNWANTED]   = CHILD_ENDING,
+        [CHILD_SAID_READY] = CHILD_ENDING,
+        [CHILD_HEARTBEAT]  = CHILD_ENDING,
+        [CHILD_TIMEOUT]    = CHILD_ENDING,
+        [CHILD_EXITED]     = CHILD_BACKOFF,
+        [CHILD_REFUSED]    = CHILD_BACKOFF,
     },
     [CHILD_BACKOFF] = {
-        [CHILD_WANTED] = CHILD_STARTING,   [CHILD_UNWANTED] = CHILD_STOPPED,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_BACKOFF,
-        [CHILD_HEARTBEAT] = CHILD_BACKOFF, [CHILD_TIMEOUT] = CHILD_STARTING,
-        [CHILD_EXITED] = NEVER,            [CHILD_REFUSED] = NEVER,
+        [CHILD_WANTED]     = CHILD_STARTING,
+        [CHILD_UNWANTED]   = CHILD_STOPPED,
+        [CHILD_SAID_READY] = CHILD_BACKOFF,
+        [CHILD_HEARTBEAT]  = CHILD_BACKOFF,
+        [CHILD_TIMEOUT]    = CHILD_STARTING,
+        [CHILD_EXITED]     = NEVER,
+        [CHILD_REFUSED]    = NEVER,
     },
     [CHILD_FAILED] = {
-        [CHILD_WANTED] = CHILD_STARTING,   [CHILD_UNWANTED] = CHILD_STOPPED,
-        [CHILD_ADOPTED] = NEVER,           [CHILD_SAID_READY] = CHILD_FAILED,
-        [CHILD_HEARTBEAT] = CHILD_FAILED,  [CHILD_TIMEOUT] = CHILD_STARTING,
-        [CHILD_EXITED] = NEVER,            [CHILD_REFUSED] = NEVER,
+        [CHILD_WANTED]     = CHILD_STARTING,
+        [CHILD_UNWANTED]   = CHILD_STOPPED,
+        [CHILD_SAID_READY] = CHILD_FAILED,
+        [CHILD_HEARTBEAT]  = CHILD_FAILED,
+        [CHILD_TIMEOUT]    = CHILD_STARTING,
+        [CHILD_EXITED]     = NEVER,
+        [CHILD_REFUSED]    = NEVER,
     },
 };
 
@@ -252,18 +273,6 @@ static void test_child_hang_aborts_then_kills(void **state)
     assert_int_equal(child.state, CHILD_STARTING);
 }
 
-static void test_child_adopted_is_not_spawned(void **state)
-{
-    struct child child = child_in(CHILD_STOPPED);
-
-    child_feed(&child, CHILD_ADOPTED, NULL);
-    assert_int_equal(asked.timer_usec, timing.ready_usec);
-    assert_int_equal(asked.spawned, 0);
-    assert_true(child.wanted);
-    child_feed(&child, CHILD_SAID_READY, NULL);
-    assert_int_equal(child.state, CHILD_READY);
-}
-
 static void test_child_spawn_that_fails_backs_off(void **state)
 {
     struct child child = child_in(CHILD_STOPPED);
@@ -298,7 +307,6 @@ int main(void)
         cmocka_unit_test(test_child_wanted_again_while_it_drains),
         cmocka_unit_test(test_child_unwanted_while_it_is_ending),
         cmocka_unit_test(test_child_hang_aborts_then_kills),
-        cmocka_unit_test(test_child_adopted_is_not_spawned),
         cmocka_unit_test(test_child_spawn_that_fails_backs_off),
         cmocka_unit_test(test_child_refused_is_retried_seldom),
     };
