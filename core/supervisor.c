@@ -214,7 +214,7 @@ static int unit_spawn(struct child *child)
      * be adopted. */
     if (process_start_ticks(unit->pid, &unit->start_ticks) < 0)
         unit->start_ticks = 0;
-    s->roster_changed = s->processes_changed = true;
+    s->processes_changed = true;
     supervisor_turn(s);
     return 0;
 }
@@ -537,6 +537,7 @@ static int supervisor_on_sigterm(sd_event_source *source, const struct signalfd_
 
 /* The end of a turn */
 
+/* The time that a plugin has begins when it may run: a slow disk is not its fault. */
 static void open_gates(struct supervisor *s)
 {
     for (size_t i = 0; i < s->unit_count; i++) {
@@ -546,6 +547,8 @@ static void open_gates(struct supervisor *s)
             continue;
         spawn_release(unit->gate);
         unit->released = true;
+        if (unit->child.state == CHILD_STARTING)
+            unit_set_timer(&unit->child, unit->child.timing.ready_usec);
     }
 }
 
@@ -558,11 +561,11 @@ static int supervisor_on_turn(sd_event_source *source, void *userdata)
 
     if (r < 0)
         log_event(LOG_ERR, r, "cannot write the tally", F_PATH(s->tally.path));
-    if (s->processes_changed)
+    if (s->processes_changed) {
         save_running(s);
-    if (s->roster_changed)
         supervisor_send_rosters(s);
-    s->processes_changed = s->roster_changed = false;
+    }
+    s->processes_changed = false;
     open_gates(s);
     supervisor_answer_commands(s);
     if (!s->stopping)

@@ -53,8 +53,7 @@ struct supervisor {
     char *state_path; /* RUN_DIR/brinkd.state */
     gid_t group;      /* -1, or the one that lets plugins of several users meet */
     int lock_fd;
-    bool roster_changed, processes_changed;
-    bool ready_told, stopping;
+    bool processes_changed, ready_told, stopping;
 
     int control_fd;
     char *control_path;
