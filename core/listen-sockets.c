@@ -92,15 +92,11 @@ int listen_address_parse(const char *text, const char *run_dir, struct listen_ad
 
 /* Config */
 
-struct entry {
-    char *name;
-    char *listen;
-};
+#define AT(member) offsetof(struct listen_socket, member)
 
-static const struct config_item entry_items[] = {
-    { "name", CONFIG_STRING, offsetof(struct entry, name), NULL, "1", "64",
-      "what the plugin asks for", NULL },
-    { "listen", CONFIG_STRING, offsetof(struct entry, listen), NULL, "1", "200",
+static const struct config_item socket_items[] = {
+    { "name", CONFIG_STRING, AT(name), NULL, "1", "64", "what the plugin asks for", NULL },
+    { "listen", CONFIG_STRING, AT(listen), NULL, "1", "200",
       "0.0.0.0:8883, [::]:8883 or unix:streams/x.sock (relative to run_dir)", NULL },
     {}
 };
@@ -119,39 +115,27 @@ static bool name_is_valid(const char *name)
     return true;
 }
 
-static int entry_check(struct config_document *d, const struct entry *entry, struct taking *taking,
-                       struct listen_address *ret_address, struct config_error *ret_error)
-{
-    const char *expected;
-
-    if (!name_is_valid(entry->name))
-        return config_refuse(d, "", "name", "printable ASCII without blanks and colons", ret_error);
-    if (listen_address_parse(entry->listen, taking->run_dir, ret_address, &expected) != 0)
-        return config_refuse(d, "", "listen", expected, ret_error);
-    if (taking->sockets->count == LISTEN_SOCKETS_MAX)
-        return config_refuse(d, "", "name", "at most 16 sockets", ret_error);
-    return 0;
-}
-
-static int entry_take(struct config_document *d, void *userdata, struct config_error *ret_error)
+/* Adds it first: a list that is refused is freed whole. */
+static int socket_take(struct config_document *d, void *userdata, struct config_error *ret_error)
 {
     struct taking *taking = userdata;
     struct listen_sockets *s = taking->sockets;
-    struct listen_address address;
-    struct entry entry;
+    struct listen_socket socket = { .fd = -1 };
+    const char *expected;
     int r;
 
-    r = config_take(d, "", entry_items, &entry, ret_error);
+    r = config_take(d, "", socket_items, &socket, ret_error);
     if (r != 0)
         return r;
-    r = entry_check(d, &entry, taking, &address, ret_error);
-    if (r != 0) {
-        config_clear(entry_items, &entry);
-        return r;
-    }
+    r = listen_address_parse(socket.listen, taking->run_dir, &socket.address, &expected);
     xgrow(s->sockets, s->count, s->capacity);
-    s->sockets[s->count++] = (struct listen_socket){ entry.name, entry.listen, address, .fd = -1,
-                                                     .from_systemd = false };
+    s->sockets[s->count++] = socket;
+    if (r != 0)
+        return config_refuse(d, "", "listen", expected, ret_error);
+    if (!name_is_valid(socket.name))
+        return config_refuse(d, "", "name", "printable ASCII without blanks and colons", ret_error);
+    if (s->count > LISTEN_SOCKETS_MAX)
+        return config_refuse(d, "", "name", "at most 16 sockets", ret_error);
     return 0;
 }
 
@@ -160,7 +144,7 @@ int listen_sockets_take(struct config_document *d, const char *run_dir, struct l
 {
     struct listen_sockets s = {};
     struct taking taking = { &s, run_dir };
-    int r = config_take_each(d, "sockets", entry_take, &taking, ret_error);
+    int r = config_take_each(d, "sockets", socket_take, &taking, ret_error);
 
     if (r == 0)
         *ret = s;
@@ -182,61 +166,57 @@ void listen_sockets_done(struct listen_sockets *s)
 
 /* Opening */
 
-static int unix_permit(const struct listen_address *address, gid_t group)
+static const char *unix_path(const struct listen_address *address)
 {
-    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
+    return ((const struct sockaddr_un *)&address->storage)->sun_path;
+}
 
+static int unix_permit(const char *path, gid_t group)
+{
     if (group != (gid_t)-1 && chown(path, (uid_t)-1, group) < 0)
         return -errno;
     return chmod(path, group == (gid_t)-1 ? 0600 : 0660) < 0 ? -errno : 0;
 }
 
-static int set_flag(int fd, int level, int option)
+/* One left behind: we hold the lock. A file that is no socket is somebody's. */
+static void unix_make_way(const char *path)
 {
-    const int on = 1;
+    struct stat st;
 
-    return setsockopt(fd, level, option, &on, sizeof(on)) < 0 ? -errno : 0;
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+        unlink(path);
 }
 
 /* [::] is IPv6 alone, or 0.0.0.0 beside it would be refused. */
-static int socket_prepare(int fd, const struct listen_address *address)
+static int inet_prepare(int fd, sa_family_t family)
 {
-    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
-    struct stat st;
-    int r = 0;
+    const int on = 1;
 
-    switch (address->storage.ss_family) {
-    case AF_UNIX: /* one left behind: we hold the lock. A file that is no socket is somebody's. */
-        if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-            unlink(path);
-        return 0;
-    case AF_INET6:
-        r = set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY);
-        break;
-    }
-    return r < 0 ? r : set_flag(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
+        return -errno;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-static int socket_open(const struct listen_address *address, gid_t group, int *ret_fd)
+int listen_address_open(const struct listen_address *address, int type, gid_t group, int *ret_fd)
 {
-    _cleanup_(closep) int fd =
-        socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int r;
+    sa_family_t family = address->storage.ss_family;
+    _cleanup_(closep) int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int r = 0;
 
     if (fd < 0)
         return -errno;
-    r = socket_prepare(fd, address);
+    if (family == AF_UNIX)
+        unix_make_way(unix_path(address));
+    else
+        r = inet_prepare(fd, family);
+    if (r == 0 && bind(fd, (const struct sockaddr *)&address->storage, address->len) < 0)
+        r = -errno;
+    if (r == 0 && family == AF_UNIX)
+        r = unix_permit(unix_path(address), group);
+    if (r == 0 && listen(fd, SOMAXCONN) < 0)
+        r = -errno;
     if (r < 0)
         return r;
-    if (bind(fd, (const struct sockaddr *)&address->storage, address->len) < 0)
-        return -errno;
-    if (address->storage.ss_family == AF_UNIX) {
-        r = unix_permit(address, group);
-        if (r < 0)
-            return r;
-    }
-    if (listen(fd, SOMAXCONN) < 0)
-        return -errno;
     *ret_fd = fd;
     fd = -1;
     return 0;
@@ -251,7 +231,7 @@ int listen_sockets_open(struct listen_sockets *s, gid_t group,
 
         if (socket->fd >= 0)
             continue;
-        r = socket_open(&socket->address, group, &socket->fd);
+        r = listen_address_open(&socket->address, SOCK_STREAM, group, &socket->fd);
         if (r < 0) {
             *ret_failed = socket;
             return r;

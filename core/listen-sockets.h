@@ -18,6 +18,9 @@ struct listen_address {
 enum { LISTEN_E_SYNTAX = 1 };
 int listen_address_parse(const char *text, const char *run_dir, struct listen_address *ret,
                          const char **ret_expected);
+/* @type: SOCK_STREAM or SOCK_SEQPACKET. @group: who else may connect to a unix socket (mode 0660),
+ * or -1 (mode 0600). */
+int listen_address_open(const struct listen_address *address, int type, gid_t group, int *ret_fd);
 
 struct listen_socket {
     char *name;   /* what the plugin asks for; several may share it */
@@ -39,8 +42,7 @@ int listen_sockets_take(struct config_document *d, const char *run_dir, struct l
                         struct config_error *ret_error);
 void listen_sockets_done(struct listen_sockets *s);
 
-/* Opens what is not open. @group: who else may connect to unix sockets (mode 0660), or -1 (mode
- * 0600). On failure *ret_failed is the one that could not be opened. */
+/* Opens what is not open. On failure *ret_failed is the one that could not be opened. */
 int listen_sockets_open(struct listen_sockets *s, gid_t group,
                         const struct listen_socket **ret_failed);
 /* Closes what can be opened again. */

@@ -9,8 +9,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "running.h"
@@ -20,7 +18,6 @@ enum {
     TURNS_PER_SEC_MAX = 200, /* of one connection: who floods us must not keep us from the others */
     HEARTBEAT_BYTES_MAX = 4096, /* all of them must fit into one status */
     VERSION_LEN_MAX = 40,
-    CONNECTIONS_PENDING_MAX = 128,
     STRANGER_LOG_USEC = 10 * 1000 * 1000,
 };
 
@@ -530,47 +527,30 @@ static int supervisor_on_accept(sd_event_source *source, int fd, uint32_t revent
     return 0;
 }
 
-static int control_listen(const struct supervisor *s, int fd)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    bool shared = s->group != (gid_t)-1;
-
-    if (strlen(s->control_path) >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(address.sun_path, s->control_path, strlen(s->control_path) + 1);
-    if (unlink(s->control_path) < 0 && errno != ENOENT)
-        return -errno;
-    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return -errno;
-    if (shared && chown(s->control_path, (uid_t)-1, s->group) < 0)
-        return -errno;
-    if (chmod(s->control_path, shared ? 0660 : 0600) < 0)
-        return -errno;
-    return listen(fd, CONNECTIONS_PENDING_MAX) < 0 ? -errno : 0;
-}
-
 int supervisor_control_open(struct supervisor *s)
 {
+    struct listen_address address;
+    const char *expected;
     int r;
 
-    s->control_path = xasprintf("%s/control.sock", s->appliance->run_dir);
-    s->control_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->control_fd < 0)
-        return -errno;
-    r = control_listen(s, s->control_fd);
-    if (r < 0) {
-        log_event(LOG_ERR, r, "cannot listen on the control socket", F_PATH(s->control_path));
-        return r;
+    r = listen_address_parse("unix:control.sock", s->appliance->run_dir, &address, &expected);
+    if (r == 0)
+        r = listen_address_open(&address, SOCK_SEQPACKET, s->group, &s->control_fd);
+    if (r != 0) {
+        log_event(LOG_ERR, r, "cannot listen on the control socket", F_PATH(s->appliance->run_dir));
+        return r < 0 ? r : -ENAMETOOLONG;
     }
     return add_heard_first(s, s->control_fd, supervisor_on_accept, s, &s->control_source);
 }
 
 void supervisor_control_close(struct supervisor *s)
 {
+    _cleanup_(freep) char *path = xasprintf("%s/control.sock", s->appliance->run_dir);
+
     while (s->connections)
         connection_free(s->connections);
     s->control_source = sd_event_source_disable_unref(s->control_source);
     if (s->control_fd >= 0)
-        unlink(s->control_path);
+        unlink(path);
     s->control_fd = close_fd(s->control_fd);
 }

@@ -787,7 +787,6 @@ struct supervisor *supervisor_free(struct supervisor *s)
     tally_done(&s->tally);
     close_fd(s->lock_fd);
     free(s->state_path);
-    free(s->control_path);
     free(s);
     return NULL;
 }

@@ -56,7 +56,6 @@ struct supervisor {
     bool processes_changed, ready_told, stopping;
 
     int control_fd;
-    char *control_path;
     sd_event_source *control_source;
     struct connection *connections;
     struct log_limit stranger_limit;
