@@ -1,7 +1,7 @@
 /* brink.yaml: the table of its keys, and what paths mean in it. */
 #include "appliance.h"
 
-#include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -38,22 +38,18 @@ static const struct config_item appliance_items[] = {
 static char *plugin_dir_beside_program(void)
 {
     _cleanup_(freep) char *program = xalloc0(PATH_MAX);
-    ssize_t n = readlink("/proc/self/exe", program, PATH_MAX - 1);
-    char *slash;
+    const char *dir, *last;
 
-    if (n <= 0)
+    if (readlink("/proc/self/exe", program, PATH_MAX - 1) <= 0)
         return xstrdup("/usr/libexec/brink");
-    slash = strrchr(program, '/');
-    *slash = 0;
-    slash = strrchr(program, '/');
-    if (slash && (strcmp(slash, "/sbin") == 0 || strcmp(slash, "/bin") == 0)) {
-        *slash = 0;
-        return xasprintf("%s/libexec/brink", program);
-    }
-    return TAKE_PTR(program);
+    dir = dirname(program);
+    last = strrchr(dir, '/');
+    if (strcmp(last, "/sbin") == 0 || strcmp(last, "/bin") == 0)
+        return xasprintf("%.*s/libexec/brink", (int)(last - dir), dir);
+    return xstrdup(dir);
 }
 
-static void path_make_absolute(char **path, const char *dir)
+void path_make_absolute(char **path, const char *dir)
 {
     char *absolute;
 
@@ -72,17 +68,6 @@ static int appliance_check(struct config_document *d, const struct appliance *a,
     if (*a->hostname == 0)
         return config_refuse(d, "", "hostname", "a host name", ret_error);
     return 0;
-}
-
-static int appliance_read(const char *path, struct config_document **ret,
-                          struct config_error *ret_error)
-{
-    int r = config_document_read(path, ret, ret_error);
-
-    if (r < 0)
-        snprintf(ret_error->text, sizeof(ret_error->text), "%s: cannot be read: %s", path,
-                 strerror(-r));
-    return r;
 }
 
 static int appliance_take(struct config_document *d, const char *dir, struct appliance *a,
@@ -113,7 +98,10 @@ int appliance_load(const char *dir, struct appliance *ret, struct config_error *
     struct appliance a = {};
     int r;
 
-    r = appliance_read(path, &d, ret_error);
+    r = config_document_read(path, &d, ret_error);
+    if (r < 0)
+        snprintf(ret_error->text, sizeof(ret_error->text), "%s: cannot be read: %s", path,
+                 strerror(-r));
     if (r != 0)
         return r;
     r = appliance_take(d, absolute_dir ?: dir, &a, ret_error);

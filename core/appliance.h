@@ -21,4 +21,7 @@ struct appliance {
 int appliance_load(const char *dir, struct appliance *ret, struct config_error *ret_error);
 void appliance_done(struct appliance *appliance);
 
+/* A relative one is relative to @dir. */
+void path_make_absolute(char **path, const char *dir);
+
 int appliance_log_level(const struct appliance *appliance);

@@ -93,12 +93,7 @@ static int child_config_check(struct config_document *d, struct child_config *c,
 {
     if (!name_is_valid(c->role))
         return config_refuse(d, "", "role", "lower-case letters, digits and dashes", ret_error);
-    if (*c->exec != '/') {
-        char *absolute = xasprintf("%s/%s", appliance->plugin_dir, c->exec);
-
-        free(c->exec);
-        c->exec = absolute;
-    }
+    path_make_absolute(&c->exec, appliance->plugin_dir);
     return user_check(d, c, ret_error);
 }
 
@@ -150,19 +145,12 @@ static int refuse_file(const char *path, const char *what, struct config_error *
     return CONFIG_E_INVALID;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash ? slash + 1 : path;
-}
-
 int child_config_load(const char *path, const struct appliance *appliance,
                       const struct child_configs *others, struct child_config *ret,
                       struct config_error *ret_error)
 {
     _cleanup_(buf_done) struct buf text = {};
-    const char *file = base_name(path);
+    const char *file = basename(path);
     struct config_document *d = NULL;
     struct child_config c = {};
     int r;
@@ -199,20 +187,6 @@ void child_configs_done(struct child_configs *c)
     *c = (struct child_configs){};
 }
 
-static int child_configs_add(struct child_configs *configs, const char *path,
-                             const struct appliance *appliance, struct config_error *ret_error)
-{
-    struct child_config c;
-    int r;
-
-    r = child_config_load(path, appliance, configs, &c, ret_error);
-    if (r != 0)
-        return r;
-    xgrow(configs->entries, configs->count, configs->capacity);
-    configs->entries[configs->count++] = c;
-    return 0;
-}
-
 static int is_candidate(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
@@ -244,7 +218,11 @@ int child_configs_load(const char *dir, const struct appliance *appliance,
     for (int i = 0; i < n; i++) {
         _cleanup_(freep) char *path = xasprintf("%s/%s", folder, entries[i]->d_name);
 
-        if (child_configs_add(&configs, path, appliance, &error) != 0) {
+        xgrow(configs.entries, configs.count, configs.capacity);
+        if (child_config_load(path, appliance, &configs, &configs.entries[configs.count], &error) ==
+            0) {
+            configs.count++;
+        } else {
             report(&error);
             bad++;
         }
@@ -264,9 +242,8 @@ int child_configs_load(const char *dir, const struct appliance *appliance,
 static int check_settings(const struct child_config *c)
 {
     char *argv[] = { c->exec, (char *)"--check", c->path, NULL };
-    siginfo_t how = {};
+    int r, status = 0;
     pid_t pid;
-    int r;
 
     r = posix_spawn(&pid, c->exec, NULL, NULL, argv, environ);
     if (r != 0) {
@@ -274,14 +251,12 @@ static int check_settings(const struct child_config *c)
                 c->exec, strerror(r));
         return CONFIG_E_INVALID;
     }
-    while (waitid(P_PID, (id_t)pid, &how, WEXITED) < 0)
-        if (errno != EINTR)
-            return -errno;
-    if (how.si_code == CLD_EXITED && how.si_status == 0)
-        return 0;
-    if (how.si_code != CLD_EXITED) /* else it has said why */
-        fprintf(stderr, "%s.yaml: %s --check died by signal %d\n", c->name, c->exec, how.si_status);
-    return CONFIG_E_INVALID;
+    if (waitpid(pid, &status, 0) < 0)
+        return -errno;
+    if (WIFSIGNALED(status)) /* else it has said why */
+        fprintf(stderr, "%s.yaml: %s --check died by signal %d\n", c->name, c->exec,
+                WTERMSIG(status));
+    return status == 0 ? 0 : CONFIG_E_INVALID;
 }
 
 int child_configs_check_settings(const struct child_configs *c)

@@ -13,22 +13,13 @@
 /* mkdir -p, without a word about what is there already. */
 static int folder_make(const char *path, mode_t mode)
 {
-    _cleanup_(freep) char *above = NULL;
-    char *slash;
-    int r;
+    _cleanup_(freep) char *above = xstrdup(path);
 
-    if (mkdir(path, mode) == 0 || errno == EEXIST)
-        return 0;
-    if (errno != ENOENT)
-        return -errno;
-    above = xstrdup(path);
-    slash = strrchr(above, '/');
-    if (!slash || slash == above)
-        return -ENOENT;
-    *slash = 0;
-    r = folder_make(above, 0755);
-    if (r < 0)
-        return r;
+    for (char *slash = strchr(above + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(above, 0755); /* where it fails, what is below it fails, too */
+        *slash = '/';
+    }
     return mkdir(path, mode) == 0 || errno == EEXIST ? 0 : -errno;
 }
 
@@ -47,20 +38,6 @@ int folder_ensure(const char *path, mode_t mode, uid_t uid, gid_t gid)
     return fchmod(fd, mode) < 0 ? -errno : 0;
 }
 
-static int write_all(int fd, struct span content)
-{
-    while (content.len > 0) {
-        ssize_t n = write(fd, content.at, content.len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        content = span_of(content.at + n, content.len - (size_t)n);
-    }
-    return 0;
-}
-
 static int folder_sync(const char *path)
 {
     _cleanup_(freep) char *copy = xstrdup(path);
@@ -74,13 +51,12 @@ static int folder_sync(const char *path)
 static int file_write(const char *path, struct span content, bool durable)
 {
     _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int r;
+    ssize_t n = fd >= 0 ? write(fd, content.at, content.len) : -1;
 
-    if (fd < 0)
+    if (n < 0)
         return -errno;
-    r = write_all(fd, content);
-    if (r < 0)
-        return r;
+    if ((size_t)n < content.len)
+        return -ENOSPC; /* a small file is written in part for no other reason */
     return durable && fdatasync(fd) < 0 ? -errno : 0;
 }
 
@@ -102,17 +78,14 @@ int file_replace(const char *path, struct span content, bool durable)
 int file_read(const char *path, size_t bytes_max, struct buf *out)
 {
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
 
     if (fd < 0)
         return -errno;
-    while (buf_len(out) <= bytes_max) {
-        ssize_t n = read(fd, buf_reserve(out, 4096), 4096);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : 0;
+    while ((n = read(fd, buf_reserve(out, 4096), 4096)) > 0) {
         buf_commit(out, (size_t)n);
+        if (buf_len(out) > bytes_max)
+            return -EFBIG;
     }
-    return -EFBIG;
+    return n < 0 ? -errno : 0;
 }

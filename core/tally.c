@@ -12,7 +12,8 @@
 
 enum { TALLY_BYTES_MAX = 1 << 20 };
 
-bool tally_line_parse(struct span line, struct tally_entry *ret)
+/* One line, without its end. False: it makes no sense; *ret is untouched. */
+static bool tally_line_parse(struct span line, struct tally_entry *ret)
 {
     struct span rest = line, name, generation, deaths, when;
     struct tally_entry e = {};

@@ -38,6 +38,3 @@ uint64_t tally_next_generation(struct tally *tally, const char *name);
 void tally_saw_generation(struct tally *tally, const char *name, uint64_t generation);
 void tally_add_death(struct tally *tally, const char *name, int64_t now_sec, const char *how);
 uint64_t tally_deaths(const struct tally *tally, const char *name);
-
-/* One line, without its end. False: it makes no sense; *ret is untouched. */
-bool tally_line_parse(struct span line, struct tally_entry *ret);
