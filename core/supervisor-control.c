@@ -300,7 +300,7 @@ static const char *command_begin(struct unit *unit, Bus__CommandKind kind,
     case BUS__COMMAND_KIND__COMMAND_KIND_KILL:
         if (!unit_is_running(unit))
             return "it is not running";
-        unit_signal(unit, SIGKILL);
+        unit_signal(&unit->child, SIGKILL);
         return NULL;
     default:
         return "this brinkd does not know that command";
@@ -323,7 +323,9 @@ static int on_command(struct connection *c, struct received *in)
         return command_answer(c, "brinkd is stopping");
     log_event(LOG_INFO, 0, "command", F_PLUGIN(unit->config.name), F_NUM("kind", command->kind),
               F_PID(c->pid));
-    c->generation_before = unit->generation;
+    /* A start is reached by any process, also the one that is there. */
+    c->generation_before =
+        command->kind == BUS__COMMAND_KIND__COMMAND_KIND_START ? 0 : unit->generation;
     refusal = command_begin(unit, command->kind, &error);
     if (refusal)
         return command_answer(c, refusal);
@@ -338,12 +340,10 @@ enum progress { GOING_ON, REACHED, NOT_REACHED };
 static enum progress start_progress(const struct connection *c)
 {
     const struct unit *unit = c->target;
-    bool restarted = c->command != BUS__COMMAND_KIND__COMMAND_KIND_RESTART ||
-                     unit->generation != c->generation_before;
 
     switch (unit->child.state) {
     case CHILD_READY:
-        return restarted ? REACHED : GOING_ON;
+        return unit->generation != c->generation_before ? REACHED : GOING_ON;
     case CHILD_STOPPED:
     case CHILD_BACKOFF:
     case CHILD_FAILED:

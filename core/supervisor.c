@@ -219,22 +219,19 @@ static int unit_spawn(struct child *child)
     return 0;
 }
 
-void unit_signal(struct unit *unit, int number)
+void unit_signal(struct child *child, int number)
 {
+    const struct unit *unit = unit_of(child);
+
     if (pidfd_send_signal(unit->pidfd, number, NULL, 0) < 0 && errno != ESRCH)
         log_event(LOG_ERR, errno, "cannot send a signal", F_PLUGIN(unit->config.name),
                   F_NUM("signal", number));
 }
 
-static void unit_signal_child(struct child *child, int number)
-{
-    unit_signal(unit_of(child), number);
-}
-
 static void unit_drain(struct child *child, uint64_t deadline_usec)
 {
     if (!unit_send_drain(unit_of(child), deadline_usec))
-        unit_signal(unit_of(child), SIGTERM);
+        unit_signal(child, SIGTERM);
 }
 
 static void unit_set_timer(struct child *child, uint64_t usec_from_now)
@@ -265,7 +262,7 @@ static uint64_t unit_now(struct child *child)
 static const struct child_ops unit_child_ops = {
     .spawn = unit_spawn,
     .drain = unit_drain,
-    .signal = unit_signal_child,
+    .signal = unit_signal,
     .set_timer = unit_set_timer,
     .changed = unit_on_change,
     .now = unit_now,
@@ -381,7 +378,7 @@ static void adopt(const struct running *running, void *userdata)
     tally_saw_generation(&s->tally, running->name, running->generation);
     r = sd_event_add_io(s->event, &unit->exit_source, pidfd, EPOLLIN, unit_on_adopted_end, unit);
     if (keep_or_exit(r, unit->exit_source, SD_EVENT_PRIORITY_NORMAL) < 0) {
-        unit_signal(unit, SIGKILL);
+        unit_signal(&unit->child, SIGKILL);
         unit_forget_process(unit);
         return;
     }
@@ -530,7 +527,7 @@ static int supervisor_on_sigterm(sd_event_source *source, const struct signalfd_
     for (size_t i = 0; i < s->unit_count; i++) {
         child_feed(&s->units[i]->child, CHILD_UNWANTED, "brinkd stops at once");
         if (unit_is_running(s->units[i]))
-            unit_signal(s->units[i], SIGKILL);
+            unit_signal(&s->units[i]->child, SIGKILL);
     }
     return 0;
 }
@@ -599,30 +596,14 @@ static int supervisor_lock(struct supervisor *s)
     return -EBUSY;
 }
 
-static int make_folder(const char *parent, const char *name, mode_t mode, gid_t group)
+/* run_dir and state_dir stay as whoever made them wanted them, unless plugins of other users could
+ * not get in. */
+static bool top_folder_will_do(const char *path, gid_t group)
 {
-    _cleanup_(freep) char *path = xasprintf("%s/%s", parent, name);
-    int r = folder_ensure(path, mode, (uid_t)-1, group);
-
-    if (r < 0)
-        log_event(LOG_ERR, r, "cannot make a folder", F_PATH(path));
-    return r;
-}
-
-/* One that is there stays as whoever made it wanted it, unless plugins of other users could not
- * get in. */
-static int make_top_folder(const char *path, mode_t mode, gid_t group)
-{
-    bool shared = group != (gid_t)-1;
     struct stat st;
-    int r = 0;
 
-    if (stat(path, &st) < 0 ||
-        (shared && !(st.st_mode & S_IXOTH) && (st.st_gid != group || !(st.st_mode & S_IXGRP))))
-        r = folder_ensure(path, mode, (uid_t)-1, group);
-    if (r < 0)
-        log_event(LOG_ERR, r, "cannot make a folder", F_PATH(path));
-    return r;
+    return stat(path, &st) == 0 && (group == (gid_t)-1 || (st.st_mode & S_IXOTH) ||
+                                    (st.st_gid == group && (st.st_mode & S_IXGRP)));
 }
 
 /* Sockets that plugins make in bus/ belong to its group (the set-group-id bit): else one user's
@@ -630,19 +611,31 @@ static int make_top_folder(const char *path, mode_t mode, gid_t group)
 static int supervisor_make_folders(const struct supervisor *s)
 {
     const struct appliance *a = s->appliance;
-    bool shared = s->group != (gid_t)-1;
-    int r;
+    const struct {
+        const char *parent, *name;
+        mode_t mode;
+        gid_t group;
+    } folders[] = {
+        { a->run_dir, "", 0750, s->group },
+        { a->state_dir, "", 0750, s->group },
+        { a->run_dir, "/bus", s->group != (gid_t)-1 ? 02770 : 0700, s->group },
+        { a->run_dir, "/streams", 0750, s->group },
+        { a->state_dir, "/brinkd", 0700, (gid_t)-1 },
+    };
 
-    r = make_top_folder(a->run_dir, 0750, s->group);
-    if (r == 0)
-        r = make_top_folder(a->state_dir, 0750, s->group);
-    if (r == 0)
-        r = make_folder(a->run_dir, "bus", shared ? 02770 : 0700, s->group);
-    if (r == 0)
-        r = make_folder(a->run_dir, "streams", 0750, s->group);
-    if (r == 0)
-        r = make_folder(a->state_dir, "brinkd", 0700, (gid_t)-1);
-    return r;
+    for (size_t i = 0; i < ELEMENTSOF(folders); i++) {
+        _cleanup_(freep) char *path = xasprintf("%s%s", folders[i].parent, folders[i].name);
+        int r;
+
+        if (*folders[i].name == 0 && top_folder_will_do(path, folders[i].group))
+            continue;
+        r = folder_ensure(path, folders[i].mode, (uid_t)-1, folders[i].group);
+        if (r < 0) {
+            log_event(LOG_ERR, r, "cannot make a folder", F_PATH(path));
+            return r;
+        }
+    }
+    return 0;
 }
 
 static int supervisor_add_sources(struct supervisor *s)
@@ -719,25 +712,19 @@ static int supervisor_begin(struct supervisor *s, struct child_configs *configs)
     int r;
 
     r = sd_event_default(&s->event);
-    if (r < 0)
-        return r;
-    r = sd_event_set_watchdog(s->event, true);
-    if (r < 0)
-        return r;
-    r = supervisor_settle_in(s);
-    if (r < 0)
-        return r;
-    r = supervisor_add_sources(s);
-    if (r < 0)
-        return r;
-    r = supervisor_add_units(s, configs);
+    if (r >= 0)
+        r = sd_event_set_watchdog(s->event, true);
+    if (r >= 0)
+        r = supervisor_settle_in(s);
+    if (r >= 0)
+        r = supervisor_add_sources(s);
+    if (r >= 0)
+        r = supervisor_add_units(s, configs);
     if (r < 0)
         return r;
     take_systemd_sockets(s);
     r = running_each(s->state_path, adopt, s);
-    if (r < 0)
-        return r;
-    return supervisor_control_open(s);
+    return r < 0 ? r : supervisor_control_open(s);
 }
 
 int supervisor_new_take(const struct appliance *appliance, struct child_configs *configs,

@@ -83,7 +83,7 @@ void supervisor_turn(struct supervisor *s);
  * the plugins running. */
 int keep_or_exit(int r, sd_event_source *source, int64_t priority);
 /* Only its exit changes its state. */
-void unit_signal(struct unit *unit, int number);
+void unit_signal(struct child *child, int number);
 
 /* supervisor-control.c */
 int supervisor_control_open(struct supervisor *s);
