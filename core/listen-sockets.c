@@ -247,12 +247,23 @@ void listen_sockets_close(struct listen_sockets *s)
             s->sockets[i].fd = close_fd(s->sockets[i].fd);
 }
 
+/* Both are zero behind the address itself. */
+static bool is_bound_to(int fd, const struct listen_address *address)
+{
+    struct sockaddr_storage bound = {};
+    socklen_t len = sizeof(bound);
+
+    return getsockname(fd, (struct sockaddr *)&bound, &len) == 0 &&
+           memcmp(&bound, &address->storage, sizeof(bound)) == 0;
+}
+
 bool listen_sockets_give(struct listen_sockets *s, const char *name, int fd, bool from_systemd)
 {
     for (size_t i = 0; i < s->count; i++) {
         struct listen_socket *socket = &s->sockets[i];
 
-        if (socket->fd >= 0 || strcmp(socket->name, name) != 0)
+        if (socket->fd >= 0 || strcmp(socket->name, name) != 0 ||
+            !(from_systemd || is_bound_to(fd, &socket->address)))
             continue;
         if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, true) <= 0 ||
             fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)

@@ -47,6 +47,7 @@ int listen_sockets_open(struct listen_sockets *s, gid_t group,
                         const struct listen_socket **ret_failed);
 /* Closes what can be opened again. */
 void listen_sockets_close(struct listen_sockets *s);
-/* Gives a descriptor to the first unopened socket of that @name. False: none, or it is no
- * listening stream socket; @fd stays the caller's then. */
+/* Gives a descriptor to the first unopened socket of that @name. One that is not @from_systemd must
+ * be bound to the address that is configured now. False: none, or it is no listening stream socket;
+ * @fd stays the caller's then. */
 bool listen_sockets_give(struct listen_sockets *s, const char *name, int fd, bool from_systemd);

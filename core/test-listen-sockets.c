@@ -143,6 +143,33 @@ static void test_listen_sockets_open_close_give(void **state)
     rmdir(dir);
 }
 
+/* What a plugin of a former supervisor brings may be of an address that is configured no more. */
+static void test_listen_sockets_give_goes_by_address(void **state)
+{
+    static const char *const yaml = "sockets:\n"
+                                    "  - {name: in, listen: '127.0.0.1:47119'}\n"
+                                    "  - {name: in, listen: '127.0.0.2:47119'}\n"
+                                    "  - {name: in, listen: 'unix:a.sock'}\n";
+    char dir[] = "/tmp/brink-listen-XXXXXX";
+    const struct listen_socket *failed = NULL;
+    struct listen_sockets a, b;
+
+    assert_non_null(mkdtemp(dir));
+    a = take(yaml, dir);
+    b = take(yaml, dir);
+    assert_int_equal(listen_sockets_open(&a, (gid_t)-1, &failed), 0);
+    for (size_t i = a.count; i-- > 0;) {
+        assert_true(listen_sockets_give(&b, "in", a.sockets[i].fd, false));
+        assert_int_equal(b.sockets[i].fd, a.sockets[i].fd);
+        assert_false(listen_sockets_give(&b, "in", a.sockets[i].fd, false));
+        a.sockets[i].fd = -1;
+    }
+    unlink(((const struct sockaddr_un *)&a.sockets[2].address.storage)->sun_path);
+    listen_sockets_done(&a);
+    listen_sockets_done(&b);
+    rmdir(dir);
+}
+
 static void test_listen_sockets_give_refuses_what_does_not_listen(void **state)
 {
     struct listen_sockets s = take("sockets: [{name: in, listen: 'unix:a.sock'}]\n", "/nowhere");
@@ -219,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_listen_address_parse_accepts),
         cmocka_unit_test(test_listen_address_parse_refuses),
         cmocka_unit_test(test_listen_sockets_open_close_give),
+        cmocka_unit_test(test_listen_sockets_give_goes_by_address),
         cmocka_unit_test(test_listen_sockets_give_refuses_what_does_not_listen),
         cmocka_unit_test(test_listen_sockets_open_names_what_failed),
         cmocka_unit_test(test_listen_sockets_open_spares_files),
