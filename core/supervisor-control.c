@@ -27,6 +27,7 @@ struct connection {
     int fd;
     sd_event_source *source;
     pid_t pid;
+    uid_t uid;
     struct unit *unit;          /* NULL: the operator */
     bool greeted;               /* its Hello came */
     Bus__CommandKind command;   /* UNSET, or what the operator waits for … */
@@ -425,7 +426,7 @@ static int connection_dispatch(struct connection *c, struct received *in)
             log_stranger(c->supervisor, 0,
                          c->unit ? "a plugin gives orders"
                                  : "a process that is no plugin speaks as one",
-                         c->pid, (uid_t)-1);
+                         c->pid, c->uid);
             return -EPERM;
         }
         if (c->unit && !c->greeted && handler->fn != on_hello)
@@ -465,8 +466,7 @@ static int connection_on_readable(sd_event_source *source, int fd, uint32_t reve
             return 0;
         if (r < 0) {
             if (r != -ECONNRESET && r != -EPIPE)
-                log_stranger(c->supervisor, r, "it does not keep to the protocol", c->pid,
-                             (uid_t)-1);
+                log_stranger(c->supervisor, r, "it does not keep to the protocol", c->pid, c->uid);
             connection_free(c);
             return 0;
         }
@@ -486,12 +486,14 @@ static int add_heard_first(struct supervisor *s, int fd, sd_event_io_handler_t h
     return r < 0 ? r : sd_event_source_set_ratelimit(*ret, 1000 * 1000, TURNS_PER_SEC_MAX);
 }
 
-static void connection_add_take(struct supervisor *s, int fd, pid_t pid)
+static void connection_add_take(struct supervisor *s, int fd, pid_t pid, uid_t uid)
 {
     struct connection *c = xnew(struct connection);
     int r;
 
-    *c = (struct connection){ .next = s->connections, .supervisor = s, .fd = fd, .pid = pid };
+    *c = (struct connection){
+        .next = s->connections, .supervisor = s, .fd = fd, .pid = pid, .uid = uid
+    };
     s->connections = c;
     c->unit = supervisor_find_pid(s, pid);
     if (c->unit) {
@@ -523,7 +525,7 @@ static int supervisor_on_accept(sd_event_source *source, int fd, uint32_t revent
         close_fd(peer);
         return 0;
     }
-    connection_add_take(s, peer, pid);
+    connection_add_take(s, peer, pid, uid);
     return 0;
 }
 
