@@ -1,6 +1,6 @@
 // Measures what README and docs claim, in one run on one machine: durable ingest beside mosquitto's with the same client,
 // latency beside the price of one fdatasync, drain of a backlog, memory, start. Prints Markdown. Not a test: nothing here fails
-// for being slow.     BRINK_BUILD=build node tests/bench/run.mjs [part…]   (ingest latency drain memory start bus)
+// for being slow.     BRINK_BUILD=build node tests/bench/run.mjs [part…]   (ingest latency memory start modules routes bus)
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -129,6 +129,29 @@ async function latency(pair, edge) {
     await drained(pair);
 }
 
+// What one module sends reaches another, over TLS and the disk.
+async function modules(pair) {
+    const lines = [];
+    for (const name of ['sender', 'receiver']) {
+        const id = `${pair.init.device_id}/${name}`;
+        const added = await pair.hub.ctl('hub', 'module', 'add', pair.init.device_id, name);
+        const resource = `${pair.init.hub_address}/devices/${pair.init.device_id}/modules/${name}`;
+        lines.push([id, `${pair.init.hub_address}/${id}/?api-version=2021-04-12`, sasToken(resource, added.primary_key, 86400)].join('\t'));
+    }
+    const file = path.join(pair.dir, 'modules');
+    await writeFile(file, lines.join('\n') + '\n');
+    await pair.routes({
+        schemaVersion: '1.1', routes: { pass: 'FROM /messages/modules/sender/outputs/out INTO BrokeredEndpoint("/modules/receiver/inputs/in")' },
+        storeAndForwardConfiguration: { timeToLiveSecs: 7200 },
+    });
+    for (const [window, messages] of [[1, 5000], [1000, 200000]]) {
+        const { stdout } = await run(program('brink-bench-modules'), ['--host', pair.init.address, '--cafile', pair.init.ca_file,
+            '--credentials', file, '--messages', String(messages), '--window', String(window)]);
+        const { rate: perSecond, latency_us: latencies } = JSON.parse(stdout);
+        console.log(`| module to module, 256 B, ${window === 1 ? 'serial' : `${window} under way`} | ${rate(perSecond)}, p50 ${micro(latencies.p50)}, p99 ${micro(latencies.p99)} |`);
+    }
+}
+
 async function memory(pair, edge) {
     console.log(`| PSS of all edge processes, idle | ${(await totalPss(pair)).toFixed(1)} MB |`);
     const idle = spawn(program('brink-bench-mqtt'), ['--host', edge.address, '--cafile', edge.cafile, '--idle', String(clientCount), '--hold',
@@ -162,6 +185,8 @@ try {
     if (wanted('start')) await start(pair);
     if (wanted('latency')) await latency(pair, edge);
     if (wanted('ingest')) await ingest(pair, edge);
+    if (wanted('modules')) await modules(pair);
+    if (wanted('routes')) console.log((await run(program('bench/bench-routes'))).stdout.trim().split('\n').map((line) => `| routes | ${line} |`).join('\n'));
     if (wanted('bus')) console.log((await run(program('brink-bench-bus'))).stdout.trim().split('\n').map((line) => `| bus | ${line} |`).join('\n'));
 } finally {
     await pair.stop();

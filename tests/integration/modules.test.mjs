@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import device from 'azure-iot-device';
 import { Mqtt } from 'azure-iot-device-mqtt';
 
-import { Pair, bodyOf, until } from '../harness.mjs';
+import { Pair, balance, bodyOf, until } from '../harness.mjs';
 
 const { Client, Message, ModuleClient } = device;
 let pair;
@@ -130,6 +130,34 @@ test('a leaf device to a module', async () => {
     assert.equal(entry.message.properties.getValue('$.cmid'), undefined);
     await leaf.close();
     await filter.close();
+});
+
+test('a message lives as long as its route says, also while nobody runs', async () => {
+    await pair.routes({
+        ...ROUTES,
+        routes: {
+            brief: { route: 'FROM /messages/modules/sensor/outputs/brief INTO BrokeredEndpoint("/modules/late/inputs/in")', timeToLiveSecs: 1 },
+            lasting: 'FROM /messages/modules/sensor/outputs/lasting INTO BrokeredEndpoint("/modules/late/inputs/in")',
+        },
+    });
+    for (let n = 1; n <= 3; n++) {
+        await sensor.sendOutputEvent('brief', reading(n, n));
+        await sensor.sendOutputEvent('lasting', reading(n, n));
+    }
+    const sent = Date.now();
+    await pair.edge.killAll();
+    await until('the second is over', () => Date.now() > sent + 1100);
+    pair.edge.start();
+    await pair.edge.ready();
+    const late = await module('late');
+    await got(late, 3);
+    await drained('modules/late/inputs/in');
+    assert.deepEqual(late.received.map(({ body }) => body), ['{"n":1}', '{"n":2}', '{"n":3}']);
+    const account = await queue('modules/late/inputs/in');
+    balance(account);
+    assert.deepEqual([account.accepted, account.delivered, account.expired], [6, 3, 3]);
+    await late.close();
+    await pair.routes(ROUTES);
 });
 
 test('what no route wants is acknowledged, and goes nowhere', async () => {
