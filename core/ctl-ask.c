@@ -37,6 +37,7 @@ static bool role_is_absent(const struct ctl *ctl, const char *role, char **ret_p
 
 struct asking {
     struct ctl_question *question;
+    struct bus_peer *peer;
     struct bus_request *request;
     size_t *open;
 };
@@ -49,7 +50,9 @@ static void asking_on_answer(const Bus__Envelope *answer, void *userdata)
     asking->request = NULL;
     (*asking->open)--;
     if (!answer)
-        question->error = xasprintf("%s does not answer", question->role);
+        question->error =
+            xasprintf(bus_peer_is_up(asking->peer) ? "%s does not answer" : "%s is not running",
+                      question->role);
     else if (answer->status != STATUS_DONE)
         question->error = xasprintf("%s: %s", question->role,
                                     *answer->error ? answer->error : "refused, without a reason");
@@ -68,8 +71,9 @@ static int asking_begin(struct ctl *ctl, struct asking *asking, uint64_t deadlin
             xasprintf("%s is not running: %s: %s", question->role, path, strerror(errno));
         return 0;
     }
-    r = bus_request(bus_peer(ctl->bus, question->role), question->request, deadline_usec,
-                    asking_on_answer, asking, &asking->request);
+    asking->peer = bus_peer(ctl->bus, question->role);
+    r = bus_request(asking->peer, question->request, deadline_usec, asking_on_answer, asking,
+                    &asking->request);
     if (r != 0)
         return r < 0 ? r : -EBUSY;
     (*asking->open)++;
@@ -84,7 +88,7 @@ int ctl_ask(struct ctl *ctl, struct ctl_question *questions, size_t count, uint6
 
     r = bus_open(ctl);
     for (size_t i = 0; i < count && r >= 0; i++) {
-        askings[i] = (struct asking){ &questions[i], NULL, &open };
+        askings[i] = (struct asking){ .question = &questions[i], .open = &open };
         r = asking_begin(ctl, &askings[i], deadline_usec);
     }
     while (open > 0 && r >= 0)
