@@ -17,6 +17,7 @@ struct deployment {
     struct plugin *plugin;
     char *file;      /* "": none */
     struct buf text; /* what was read of it last */
+    int read_result; /* 0, or why it could not be read; 1: it was not tried */
     sd_event_source *watch;
 
     struct route_config config; /* .routes NULL: none are known */
@@ -83,7 +84,6 @@ static void deployment_read(struct deployment *d, struct span json)
     struct route_problems problems = {};
     struct route_config config;
 
-    route_problems_done(&d->problems);
     if (route_config_parse(json, &config, &problems) != 0) {
         deployment_refuse_take(d, problems);
         return;
@@ -120,21 +120,21 @@ static struct route_problems problem_of(int error)
     return problems;
 }
 
-static void deployment_look(struct deployment *d, bool anew)
+static void deployment_look(struct deployment *d)
 {
     _cleanup_(buf_done) struct buf text = {};
     int r = read_whole(d->file, &text);
 
-    if (r == 0 && !anew && span_equal(buf_span(&text), buf_span(&d->text)))
+    if (r == d->read_result && (r < 0 || span_equal(buf_span(&text), buf_span(&d->text))))
         return; /* it was another file of the folder */
+    d->read_result = r;
     buf_done(&d->text);
-    if (r == 0) {
-        deployment_read(d, buf_span(&text));
-        buf_append_span(&d->text, buf_span(&text));
-    } else {
-        route_problems_done(&d->problems);
+    buf_append_span(&d->text, buf_span(&text));
+    route_problems_done(&d->problems);
+    if (r < 0)
         deployment_refuse_take(d, problem_of(r));
-    }
+    else
+        deployment_read(d, buf_span(&text));
     deployment_sync(d);
 }
 
@@ -142,7 +142,7 @@ static void deployment_look(struct deployment *d, bool anew)
 static int deployment_on_file(sd_event_source *source, const struct inotify_event *event,
                               void *userdata)
 {
-    deployment_look(userdata, false);
+    deployment_look(userdata);
     return 0;
 }
 
@@ -189,7 +189,7 @@ static int deployment_put(struct deployment *d)
     return r;
 }
 
-/* The last good ones, if the file has become good meanwhile they are of no interest. */
+/* If the file has become good meanwhile, they are of no interest. */
 static void deployment_take_record(struct deployment *d, const Bus__Record *record)
 {
     struct route_problems problems = {};
@@ -371,7 +371,7 @@ static int deployment_start(struct deployment *d)
     r = deployment_watch(d);
     if (r < 0)
         return r;
-    deployment_look(d, true);
+    deployment_look(d);
     return 0;
 }
 
@@ -382,6 +382,7 @@ int deployment_new(struct plugin *plugin, const char *file, struct deployment **
 
     d->plugin = plugin;
     d->file = xstrdup(file);
+    d->read_result = 1;
     d->store = bus_peer(plugin_bus(plugin), "store");
     r = deployment_start(d);
     if (r < 0)
