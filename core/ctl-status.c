@@ -52,13 +52,16 @@ static json_t *age_json(int64_t oldest_ms)
     return oldest_ms == 0 ? json_null() : json_integer(age > 0 ? age : 0);
 }
 
+/* The ledger calls `queued` what is `depth` of a queue: accepted = delivered + expired + dropped +
+ * rejected + queued. */
 static json_t *priority_json(const Bus__PriorityStatus *p)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "priority",
-                     (json_int_t)p->priority, "depth", (json_int_t)p->depth, "bytes",
-                     (json_int_t)p->bytes, "accepted", (json_int_t)p->accepted, "delivered",
-                     (json_int_t)p->delivered, "expired", (json_int_t)p->expired, "dropped",
-                     (json_int_t)p->dropped, "rejected", (json_int_t)p->rejected);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "priority",
+                     (json_int_t)p->priority, "depth", (json_int_t)p->depth, "queued",
+                     (json_int_t)p->depth, "bytes", (json_int_t)p->bytes, "accepted",
+                     (json_int_t)p->accepted, "delivered", (json_int_t)p->delivered, "expired",
+                     (json_int_t)p->expired, "dropped", (json_int_t)p->dropped, "rejected",
+                     (json_int_t)p->rejected);
 }
 
 static json_t *queue_json(const Bus__QueueStatus *q)
@@ -67,12 +70,13 @@ static json_t *queue_json(const Bus__QueueStatus *q)
 
     for (size_t i = 0; i < q->n_priorities; i++)
         json_array_append_new(priorities, priority_json(q->priorities[i]));
-    return json_pack("{s:o, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
-                     ctl_text(q->name), "depth", (json_int_t)q->depth, "bytes",
-                     (json_int_t)q->bytes, "oldest_s", age_json(q->oldest_ms), "accepted",
-                     (json_int_t)q->accepted, "delivered", (json_int_t)q->delivered, "expired",
-                     (json_int_t)q->expired, "dropped", (json_int_t)q->dropped, "rejected",
-                     (json_int_t)q->rejected, "priorities", priorities);
+    return json_pack("{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+                     ctl_text(q->name), "depth", (json_int_t)q->depth, "queued",
+                     (json_int_t)q->depth, "bytes", (json_int_t)q->bytes, "oldest_s",
+                     age_json(q->oldest_ms), "accepted", (json_int_t)q->accepted, "delivered",
+                     (json_int_t)q->delivered, "expired", (json_int_t)q->expired, "dropped",
+                     (json_int_t)q->dropped, "rejected", (json_int_t)q->rejected, "priorities",
+                     priorities);
 }
 
 static json_t *store_json(const Bus__Envelope *answer)

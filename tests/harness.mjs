@@ -209,8 +209,8 @@ export const bodyOf = (event) => (typeof event.body === 'string' ? event.body : 
 // The custody ledger: whatever was accepted is accounted for, in all and for each priority.
 export function balance(queue) {
     for (const account of [queue, ...queue.priorities]) {
-        const { accepted, delivered, expired, dropped, rejected, depth } = account;
-        const sum = delivered + expired + dropped + rejected + depth;
+        const { accepted, delivered, expired, dropped, rejected, queued } = account;
+        const sum = delivered + expired + dropped + rejected + queued;
         if (accepted !== sum) throw new Error(`${queue.name}: accepted ${accepted} is not ${sum}: ${JSON.stringify(account)}`);
     }
 }
