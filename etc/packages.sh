@@ -5,7 +5,7 @@ build_packages="gcc g++ cmake ninja-build pkg-config protobuf-c-compiler
     libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev"
 demo_packages="ca-certificates mosquitto-clients jq"
 test_packages="libcmocka-dev clang libclang-rt-14-dev valgrind nodejs npm ca-certificates mosquitto mosquitto-clients
-    openssl jq util-linux procps"
+    openssl jq util-linux procps libfuse3-dev fuse3"
 
 # Runs the calling script again as root when it is not: ports below 1024 and apt need it.
 become_root() {

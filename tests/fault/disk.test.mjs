@@ -1,12 +1,12 @@
 // A small disk, and a hub that is away for long. The edge's state is on a file system of 64 MB of its own.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
-import { open, rm, statfs, writeFile } from 'node:fs/promises';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
+import { open, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { Pair, balance, until } from '../harness.mjs';
+import { Pair, balance, program, until } from '../harness.mjs';
 import { Publisher, compare } from '../publisher.mjs';
 
 const mega = 1 << 20;
@@ -65,14 +65,45 @@ class Disk {
     }
 }
 
+// A file system over the edge's state directory that answers EIO when it is told to.
+class FailingDisk {
+    constructor(file, at) {
+        Object.assign(this, { control: `${file}.control`, at });
+        mkdirSync(`${file}.source`);
+        this.process = spawn(program('brink-failing-fs'), [this.control, `${file}.source`, at, '-f'], { stdio: 'inherit' });
+        this.unmount = () => this.remove();
+        process.once('exit', this.unmount);
+    }
+
+    mounted() {
+        return until('it is mounted', async () => (await readFile('/proc/mounts', 'utf8')).includes(` ${this.at} fuse`));
+    }
+
+    fail(mode) {
+        return writeFile(this.control, mode);
+    }
+
+    heal() {
+        return rm(this.control);
+    }
+
+    remove() {
+        if (!this.at) return;
+        process.removeListener('exit', this.unmount);
+        execFileSync('umount', ['-l', this.at]);
+        this.at = undefined;
+    }
+}
+
 // An edge on a small disk, with publishers; a hub that goes offline when they are known.
 class Trial {
     // @routes: other than everything upstream. @dry: how many messages the device of that name sends.
-    static async create({ store = (text) => text, routes, dry = Infinity } = {}) {
+    static async create({ disk = Disk, store = (text) => text, routes, dry = Infinity } = {}) {
         const trial = new Trial();
         trial.pair = await Pair.create({ start: false, settings: { store } });
         try {
-            trial.disk = new Disk(path.join(trial.pair.dir, 'disk.img'), path.join(trial.pair.init.edge_config, 'state'));
+            trial.disk = new disk(path.join(trial.pair.dir, 'disk.img'), path.join(trial.pair.init.edge_config, 'state'));
+            await trial.disk.mounted?.();
             trial.pair.hub.start();
             await trial.pair.hub.ready();
             trial.pair.edge.start();
@@ -112,7 +143,7 @@ class Trial {
     // While probing for something, the neighbour looks on.
     until(what, probe, limitMs = 120000) {
         return until(what, async () => {
-            await this.disk.look();
+            await this.disk.look?.();
             return probe();
         }, limitMs);
     }
@@ -290,5 +321,44 @@ describe('others fill the disk', { skip, concurrency: false }, () => {
             assert.deepEqual(result.disordered, []);
         }
         assert.equal((await trial.ledger()).dropped, 0);
+    });
+});
+
+describe('the disk fails', { skip, concurrency: false }, () => {
+    let trial;
+
+    before(async () => {
+        trial = await Trial.create({ disk: FailingDisk });
+    });
+    after(() => trial?.stop());
+
+    test('EIO for a while, from fsync, from write, from everything: publishers are held, nobody dies, it goes on by itself', async () => {
+        const before = await trial.pair.edge.status();
+        for (const mode of ['sync', 'write', 'all', 'sync', 'write', 'all']) {
+            await trial.progress(300, `before ${mode} fails`);
+            await trial.disk.fail(mode);
+            await trial.quiet();
+            await trial.disk.heal();
+        }
+        await trial.progress(300, 'after all');
+        const now = await trial.pair.edge.status();
+        assert.deepEqual(now.plugins.map(({ name, pid }) => [name, pid]), before.plugins.map(({ name, pid }) => [name, pid]));
+    });
+
+    test('what was acknowledged is there, also after a kill in the middle of it', async () => {
+        await trial.disk.fail('sync');
+        await trial.quiet();
+        await trial.killStore();
+        await trial.disk.heal();
+        await trial.progress(300, 'again');
+        await trial.drain();
+        for (const publisher of trial.publishers) {
+            const result = compare(publisher, trial.monitor.events, { mayRepeat: true });
+            assert.deepEqual(result.lost, []);
+            assert.deepEqual(result.disordered, []);
+        }
+        const account = await trial.ledger();
+        assert.equal(account.dropped, 0);
+        assert.equal(account.delivered, account.accepted);
     });
 });
