@@ -201,10 +201,15 @@ test('routes change while messages flow; a set that is refused changes nothing',
     await sensor.sendOutputEvent('out1', reading(6, 60));
     await until('they still hold', () => filter.received.some(({ input, body }) => input === 'in1' && body === '{"n":6}'));
 
+    await sensor.sendOutputEvent('out1', reading(3, 33)); // for the archive, which is away
     await pair.routes({ ...ROUTES, routes: { only: 'FROM /messages/modules/sensor/* INTO BrokeredEndpoint("/modules/filter/inputs/new")' } });
     await sensor.sendOutputEvent('out1', reading(7, 70));
     const entry = await until('by the new ones', () => filter.received.find(({ body }) => body === '{"n":7}'));
     assert.equal(entry.input, 'new');
+    const archive = await module('archive'); // no route goes there any more, and what waited is still there
+    await got(archive, 1);
+    assert.equal(archive.received[0].message.properties.getValue('temperature'), '33');
+    await archive.close();
     await filter.close();
     await sensor.close();
 });
