@@ -205,6 +205,8 @@ void connection_settle(struct connection *c)
         inputs_pump(c->inputs);
     if (c->fd >= 0)
         connection_write(c);
+    if (c->inputs && inputs_may_send(c->inputs)) /* what was in its way is written */
+        listener_touch(c->listener, c);
     if (c->ended && c->fd >= 0)
         connection_close_stream(c);
     if (c->fd < 0)

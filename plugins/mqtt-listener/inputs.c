@@ -276,26 +276,28 @@ static void inputs_send_next(struct inputs *in)
     in->sent++;
 }
 
-static void inputs_send(struct inputs *in)
+static bool inputs_is_open(const struct inputs *in)
 {
-    const struct listener *l = in->host->listener;
-    const struct client *client = &in->connection->client;
+    return client_is_reachable(&in->connection->client) && !in->host->listener->draining;
+}
 
-    while (in->sent < in->count && in->sent < l->config->input_window &&
-           buf_len(&client->out) < OUT_BYTES_MAX) {
-        if (in->sent == 0)
-            in->progress_usec = l->host.now_usec;
-        inputs_send_next(in);
-        inputs_advance(in);
-    }
+bool inputs_may_send(const struct inputs *in)
+{
+    return inputs_is_open(in) && in->sent < in->count &&
+           in->sent < in->host->listener->config->input_window &&
+           buf_len(&in->connection->client.out) < OUT_BYTES_MAX;
 }
 
 void inputs_pump(struct inputs *in)
 {
-    if (!client_is_reachable(&in->connection->client) || in->host->listener->draining)
-        return;
-    inputs_send(in);
-    inputs_fetch(in);
+    while (inputs_may_send(in)) {
+        if (in->sent == 0)
+            in->progress_usec = in->host->listener->host.now_usec;
+        inputs_send_next(in);
+        inputs_advance(in);
+    }
+    if (inputs_is_open(in))
+        inputs_fetch(in);
 }
 
 /* They come in order from nearly all, so the first is nearly always the one. */

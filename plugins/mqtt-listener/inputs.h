@@ -41,6 +41,8 @@ struct inputs *inputs_new(struct inputs_host *host, struct connection *connectio
 struct inputs *inputs_free(struct inputs *in);
 /* At the end of a turn: writes what the client may get, fetches what there is room for. */
 void inputs_pump(struct inputs *in);
+/* Is there something that waits for nothing but to be pumped? */
+bool inputs_may_send(const struct inputs *in);
 void inputs_on_acknowledged(struct inputs *in, uint16_t packet_id);
 /* When inputs_on_time() has something to do next; UINT64_MAX: never. */
 uint64_t inputs_next_usec(const struct inputs *in);

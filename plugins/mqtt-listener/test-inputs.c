@@ -522,6 +522,69 @@ static void test_qos_0(void **state)
     expect_silence(f, s);
 }
 
+enum { LARGE_BYTES = 60000, LARGE_COUNT = 20 }; /* many times what is written in one go */
+
+static char *large_body(unsigned n)
+{
+    char *body = xalloc0(LARGE_BYTES + 1);
+
+    memset(body, 'x', LARGE_BYTES);
+    body[0] = (char)('a' + n);
+    return body;
+}
+
+static struct stream *start_large(struct fixture *f, bool deaf)
+{
+    struct stream *s;
+
+    start_peers(f);
+    s = connect_module(f);
+    subscribe(f, s, FILTER, 0);
+    s->deaf = deaf;
+    for (unsigned n = 0; n < LARGE_COUNT; n++) {
+        _cleanup_(freep) char *body = large_body(n);
+
+        store_add(f, "in", body);
+    }
+    return s;
+}
+
+static void expect_large(struct fixture *f, struct stream *s)
+{
+    for (unsigned n = 0; n < LARGE_COUNT; n++) {
+        _cleanup_(freep) char *body = large_body(n);
+
+        expect_message(f, s, FIRST_TIME, 0, "in", body);
+    }
+    loop_until(f, store.messages[LARGE_COUNT - 1].gone);
+    buf_done(&store.acked);
+}
+
+static void test_large(void **state)
+{
+    struct fixture *f = *state;
+
+    expect_large(f, start_large(f, false));
+}
+
+/* What it does not read waits where it is, but for a bounded amount. */
+static void test_client_does_not_read(void **state)
+{
+    enum { OUT_MIN = 64 << 10, OUT_MAX = OUT_MIN + LARGE_BYTES + 100 };
+    struct fixture *f = *state;
+    struct stream *s = start_large(f, true);
+    const struct connection *c = TAILQ_FIRST(&f->listener->connections);
+    const struct buf *out = &c->client.out;
+
+    assert_int_equal(setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &(int){ OUT_MIN }, sizeof(int)), 0);
+    loop_until(f, buf_len(out) >= OUT_MIN);
+    ping_store(f);
+    assert_true(buf_len(out) < OUT_MAX);
+    assert_true(f->listener->inputs.delivered < LARGE_COUNT);
+    s->deaf = false;
+    expect_large(f, s);
+}
+
 /* ---- what cannot be delivered ---- */
 
 static void test_unwanted(void **state)
@@ -873,6 +936,8 @@ int main(void)
         T(test_acks_gather),
         T(test_ack_refused),
         T(test_qos_0),
+        T(test_large),
+        T(test_client_does_not_read),
         T(test_unwanted),
         T(test_undeliverable),
         T(test_only_while_subscribed),

@@ -35,6 +35,7 @@ struct stream {
     int fd;
     struct buf in;
     bool closed;
+    bool deaf; /* does not read */
 };
 
 struct fixture {
@@ -294,13 +295,13 @@ static inline void stream_read(struct stream *s)
     char bytes[4096];
     ssize_t n;
 
-    while (!s->closed && (n = recv(s->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) != -1) {
+    while (!s->closed && !s->deaf && (n = recv(s->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) != -1) {
         if (n == 0)
             s->closed = true;
         else
             buf_append(&s->in, bytes, (size_t)n);
     }
-    if (!s->closed && errno == ECONNRESET)
+    if (!s->closed && !s->deaf && errno == ECONNRESET)
         s->closed = true;
 }
 
