@@ -134,7 +134,7 @@ static struct route_value fn_concat(struct route_work *work, const struct route_
     for (size_t i = 0; i < n; i++)
         if (a[i].text.len > 0)
             end = mempcpy(end, a[i].text.at, a[i].text.len);
-    return value_text(span_of(text, len));
+    return value_text(span_of(text, text_join(text, len)));
 }
 
 static struct route_value fn_length(struct route_work *work, const struct route_value *a, size_t n)
@@ -237,54 +237,78 @@ static struct route_value fn_substring_length(struct route_work *work, const str
     return cut_text(work, a[0].text, (size_t)start, (size_t)length);
 }
 
-static const char *find_text(struct span text, struct span part)
+/* Where one text is looked for in another. Units are what is compared: a part that is cut may be
+ * found within a character, so then the characters are taken apart. */
+struct lookup {
+    struct span text, part;
+};
+
+static bool split_pairs(struct route_work *work, struct span *text)
 {
-    return part.len == 0 ? text.at : memmem(text.at, text.len, part.at, part.len);
+    char *out = text_make(work, TEXT_MAPPED_MAX(text->len));
+
+    if (!out)
+        return false;
+    *text = span_of(out, text_split(*text, out));
+    return true;
+}
+
+/* False: the result is undefined. */
+static bool lookup_init(struct lookup *lookup, struct route_work *work, const struct route_value *a)
+{
+    if (!is_text(a[0]) || !is_text(a[1]))
+        return false;
+    *lookup = (struct lookup){ a[0].text, a[1].text };
+    return !text_is_cut(lookup->part) ||
+           (split_pairs(work, &lookup->text) && split_pairs(work, &lookup->part));
+}
+
+static const char *lookup_find(const struct lookup *l)
+{
+    return l->part.len == 0 ? l->text.at : memmem(l->text.at, l->text.len, l->part.at, l->part.len);
 }
 
 static struct route_value fn_index_of(struct route_work *work, const struct route_value *a,
                                       size_t n)
 {
+    struct lookup l;
     const char *found;
 
-    if (!is_text(a[0]) || !is_text(a[1]))
+    if (!lookup_init(&l, work, a))
         return VALUE_UNDEFINED;
-    found = find_text(a[0].text, a[1].text);
+    found = lookup_find(&l);
     if (!found)
         return value_number(-1);
-    return value_number((double)text_units(span_of(a[0].text.at, (size_t)(found - a[0].text.at))));
+    return value_number((double)text_units(span_of(l.text.at, (size_t)(found - l.text.at))));
 }
 
 static struct route_value fn_contains(struct route_work *work, const struct route_value *a,
                                       size_t n)
 {
-    if (!is_text(a[0]) || !is_text(a[1]))
-        return VALUE_UNDEFINED;
-    return value_bool(find_text(a[0].text, a[1].text));
+    struct lookup l;
+
+    return lookup_init(&l, work, a) ? value_bool(lookup_find(&l)) : VALUE_UNDEFINED;
 }
 
 static struct route_value fn_starts_with(struct route_work *work, const struct route_value *a,
                                          size_t n)
 {
-    struct span text;
+    struct lookup l;
 
-    if (!is_text(a[0]) || !is_text(a[1]))
-        return VALUE_UNDEFINED;
-    text = a[0].text;
-    return value_bool(span_eat(&text, a[1].text));
+    return lookup_init(&l, work, a) ? value_bool(span_eat(&l.text, l.part)) : VALUE_UNDEFINED;
 }
 
 static struct route_value fn_ends_with(struct route_work *work, const struct route_value *a,
                                        size_t n)
 {
-    struct span text, end;
+    struct lookup l;
+    size_t len;
 
-    if (!is_text(a[0]) || !is_text(a[1]))
+    if (!lookup_init(&l, work, a))
         return VALUE_UNDEFINED;
-    text = a[0].text;
-    end = a[1].text;
-    return value_bool(text.len >= end.len &&
-                      span_equal(span_of(text.at + (text.len - end.len), end.len), end));
+    len = l.part.len;
+    return value_bool(l.text.len >= len &&
+                      span_equal(span_of(l.text.at + (l.text.len - len), len), l.part));
 }
 
 static const struct route_function functions[] = {

@@ -4,10 +4,13 @@
 #include <wctype.h>
 
 enum {
+    HIGH_HALVES = 0xd800,
+    LOW_HALVES = 0xdc00,
     ABOVE_BMP = 0x10000,
     NO_CHARACTER = 0x110000,
     DOTTED_CAPITAL_I = 0x130,
-    DOTLESS_SMALL_I = 0x131
+    DOTLESS_SMALL_I = 0x131,
+    HALF_BYTES = 3,
 };
 
 static bool is_continuation(char c)
@@ -53,27 +56,6 @@ size_t text_offset(struct span s, size_t unit, bool *ret_inside)
     return at;
 }
 
-/* Bytes are in the order of characters. So are code units, but for U+E000..U+FFFF: they are
- * above the surrogates, of which the characters beyond are made. */
-static int compare_bytes(unsigned char a, unsigned char b)
-{
-    bool a_pair = a >= 0xf0, b_pair = b >= 0xf0;
-
-    if (a >= 0xee && b >= 0xee && a_pair != b_pair)
-        return a_pair ? -1 : 1;
-    return a < b ? -1 : 1;
-}
-
-int text_compare(struct span a, struct span b)
-{
-    size_t len = a.len < b.len ? a.len : b.len;
-
-    for (size_t i = 0; i < len; i++)
-        if (a.at[i] != b.at[i])
-            return compare_bytes((unsigned char)a.at[i], (unsigned char)b.at[i]);
-    return a.len < b.len ? -1 : a.len > b.len;
-}
-
 uint32_t text_next(struct span *s)
 {
     static const unsigned char masks[] = { 0, 0xff, 0x1f, 0x0f, 0x07 };
@@ -115,6 +97,118 @@ size_t text_put(uint32_t c, char *out)
 static bool is_ascii(char c)
 {
     return (unsigned char)c < 0x80;
+}
+
+/* The code units of a text, one at a time. */
+struct units {
+    struct span rest;
+    uint32_t second; /* of the pair that was begun; 0: none was */
+};
+
+static bool units_next(struct units *units, uint32_t *ret_unit)
+{
+    uint32_t c = units->second;
+
+    if (c == 0 && units->rest.len == 0)
+        return false;
+    units->second = 0;
+    if (c == 0)
+        c = text_next(&units->rest);
+    if (c >= ABOVE_BMP && c < NO_CHARACTER) {
+        units->second = LOW_HALVES + (c & 0x3ff);
+        c = HIGH_HALVES + ((c - ABOVE_BMP) >> 10);
+    }
+    *ret_unit = c;
+    return true;
+}
+
+/* Bytes are in the order of characters, but code units are not: those of pairs are below U+E000,
+ * and half a pair may stand alone. */
+static int compare_units(struct span a, struct span b)
+{
+    struct units left = { .rest = a }, right = { .rest = b };
+    bool is_left, is_right;
+    uint32_t l, r;
+
+    do {
+        is_left = units_next(&left, &l);
+        is_right = units_next(&right, &r);
+    } while (is_left && is_right && l == r);
+    if (is_left && is_right)
+        return l < r ? -1 : 1;
+    return is_left - is_right;
+}
+
+int text_compare(struct span a, struct span b)
+{
+    size_t len = a.len < b.len ? a.len : b.len, same = 0;
+
+    while (same < len && a.at[same] == b.at[same])
+        same++;
+    if (same < len && is_ascii(a.at[same]) && is_ascii(b.at[same]))
+        return a.at[same] < b.at[same] ? -1 : 1;
+    do { /* back to where the character begins */
+        if (same == 0)
+            break;
+        same--;
+    } while (is_continuation(a.at[same]));
+    return compare_units(span_of(a.at + same, a.len - same), span_of(b.at + same, b.len - same));
+}
+
+static bool is_half_at(struct span s, size_t at, uint32_t first)
+{
+    struct span rest;
+
+    if (s.len < at + HALF_BYTES || (unsigned char)s.at[at] != 0xed)
+        return false;
+    rest = span_of(s.at + at, HALF_BYTES);
+    return (text_next(&rest) & 0xfffffc00) == first;
+}
+
+bool text_is_cut(struct span s)
+{
+    return is_half_at(s, 0, LOW_HALVES) ||
+           (s.len >= HALF_BYTES && is_half_at(s, s.len - HALF_BYTES, HIGH_HALVES));
+}
+
+size_t text_split(struct span s, char *out)
+{
+    size_t len = 0;
+
+    while (s.len > 0) {
+        struct span rest = s;
+        uint32_t c = text_next(&rest);
+
+        if (c >= ABOVE_BMP && c < NO_CHARACTER) {
+            len += text_put(HIGH_HALVES + ((c - ABOVE_BMP) >> 10), out + len);
+            len += text_put(LOW_HALVES + (c & 0x3ff), out + len);
+        } else {
+            memcpy(out + len, s.at, s.len - rest.len); /* which need not be UTF-8 */
+            len += s.len - rest.len;
+        }
+        s = rest;
+    }
+    return len;
+}
+
+size_t text_join(char *text, size_t len)
+{
+    struct span s = span_of(text, len);
+    size_t to = 0, at = 0;
+
+    while (at < len) {
+        struct span high = span_of(text + at, len - at), low;
+
+        if (!is_half_at(s, at, HIGH_HALVES) || !is_half_at(s, at + HALF_BYTES, LOW_HALVES)) {
+            text[to++] = text[at++];
+            continue;
+        }
+        low = span_of(high.at + HALF_BYTES, high.len - HALF_BYTES);
+        to += text_put(ABOVE_BMP + ((text_next(&high) & 0x3ff) << 10) + (text_next(&low) & 0x3ff),
+                       text + to);
+        at += (size_t)2 * HALF_BYTES;
+    }
+    return to;
 }
 
 /* ASCII without the C library's tables: names are compared for every message. */

@@ -24,6 +24,14 @@ uint32_t text_next(struct span *s);
 /* Up to TEXT_CHAR_BYTES_MAX bytes; returns how many. */
 size_t text_put(uint32_t character, char *out);
 
+/* Does it begin with the second half of a pair, or end with a first? Then it may be part of a text
+ * without any of its characters being one of that text. */
+bool text_is_cut(struct span s);
+/* All pairs as their two halves. Returns the bytes written to @out, at most TEXT_MAPPED_MAX. */
+size_t text_split(struct span s, char *out);
+/* Halves that stand side by side as the pairs that they are, in place. Returns the new length. */
+size_t text_join(char *text, size_t len);
+
 enum text_case { TEXT_LOWER, TEXT_UPPER };
 /* One character for one, and in no particular language. Returns the bytes written to @out, at
  * most TEXT_MAPPED_MAX. */
