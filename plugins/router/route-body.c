@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "mem.h"
+#include "route-json.h"
 #include "route-parser.h"
 #include "route-text.h"
 
@@ -189,33 +190,25 @@ static bool is_shallow(struct span json)
     return true;
 }
 
-/* Integers beyond 64 bits make it read all numbers as reals, which is slower. */
-static json_t *load(struct span text, json_error_t *ret_error)
+static json_t *load(struct span text, struct arena *arena, bool *ret_is_utf8)
 {
-    json_t *json = NULL;
-
-    if (is_shallow(text))
-        json = json_loadb(text.at, text.len, JSON_ALLOW_NUL, ret_error);
-    if (!json && json_error_code(ret_error) == json_error_numeric_overflow)
-        json = json_loadb(text.at, text.len, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, ret_error);
-    return json;
+    *ret_is_utf8 = true;
+    return is_shallow(text) ? route_json_load(text, arena, ret_is_utf8) : NULL;
 }
 
 static json_t *load_encoded(struct span body, struct span encoding, struct arena *arena)
 {
-    json_error_t error = {};
+    bool is_utf8;
     json_t *json;
 
     if (span_equal_nocase(encoding, SPAN("utf-16")))
-        return load(transcode(body, utf16_next, arena), &error);
+        return load(transcode(body, utf16_next, arena), arena, &is_utf8);
     if (span_equal_nocase(encoding, SPAN("utf-32")))
-        return load(transcode(body, utf32_next, arena), &error);
+        return load(transcode(body, utf32_next, arena), arena, &is_utf8);
     if (!span_equal_nocase(encoding, SPAN("utf-8")))
         return NULL;
-    json = load(body, &error);
-    if (!json && json_error_code(&error) == json_error_invalid_utf8)
-        json = load(transcode(body, utf8_next, arena), &error);
-    return json;
+    json = load(body, arena, &is_utf8);
+    return is_utf8 ? json : load(transcode(body, utf8_next, arena), arena, &is_utf8);
 }
 
 struct json_t *body_parse(struct span body, struct span content_type, struct span content_encoding,
@@ -338,6 +331,10 @@ static bool is_microsoft_date(struct span s)
 /* The original's JSON parser makes dates of such strings, and conditions know no dates. */
 static struct route_value string_value(struct span s)
 {
+    double number;
+
+    if (route_json_is_infinite(s, &number))
+        return value_number(number);
     if (s.len > 0 && (s.at[0] == '/' ? is_microsoft_date(s) : is_date_time(s)))
         return VALUE_UNDEFINED;
     return value_text(s);
