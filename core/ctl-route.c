@@ -5,6 +5,8 @@
 #include "buf.h"
 #include "ctl-print.h"
 #include "ctl.h"
+#include "file.h"
+#include "route-json.h"
 #include "route-vector.h"
 
 /* A place in a text of several lines. */
@@ -88,10 +90,28 @@ static json_t *outcome_json(const json_t *vector, const struct route_outcome *ou
     return json_pack("{s:o, s:o}", "id", id ? json_deep_copy(id) : json_null(), "result", result);
 }
 
+enum { VECTORS_BYTES_MAX = 64 << 20 };
+
+/* Cases may be about what jansson refuses: half a surrogate pair, NUL. */
+static json_t *vectors_load(const char *path, json_error_t *ret_error)
+{
+    _cleanup_(buf_done) struct buf text = {};
+    json_t *vectors = json_load_file(path, JSON_ALLOW_NUL, ret_error);
+    struct arena *arena;
+    bool is_utf8;
+
+    if (vectors || file_read(path, VECTORS_BYTES_MAX, &text) != 0)
+        return vectors;
+    arena = arena_new();
+    vectors = route_json_load(buf_span(&text), arena, &is_utf8);
+    arena_free(arena);
+    return vectors;
+}
+
 int ctl_route_eval(struct ctl *ctl, int argc, char **argv)
 {
     json_error_t error;
-    json_t *vectors = json_load_file(argv[0], 0, &error), *results, *vector;
+    json_t *vectors = vectors_load(argv[0], &error), *results, *vector;
     int status = CTL_DONE;
     size_t i;
 

@@ -386,6 +386,18 @@ static void test_route_eval(void **state)
     json_decref(results);
     json_decref(want);
 
+    write_file(path, "[{\"id\":\"half\",\"query\":\"length(x) = 1\",\"message\":"
+                     "{\"applicationProperties\":{\"x\":\"\\ud83d\"}}},"
+                     "{\"id\":\"nul\",\"query\":\"x\\u0000 = '1' INTO $upstream\"}]");
+    RUN(&o, "route", "eval", path);
+    assert_int_equal(o.status, 0);
+    results = json_loads(o.out, 0, NULL);
+    want = json_pack("[{s:s,s:b},{s:s,s:s}]", "id", "half", "result", 1, "id", "nul", "result",
+                     "error");
+    assert_true(json_equal(results, want));
+    json_decref(results);
+    json_decref(want);
+
     write_file(path, "[{\"query\":\"true\"}, 7]");
     RUN(&o, "route", "eval", path);
     assert_int_equal(o.status, 1);

@@ -12,6 +12,13 @@ static const char *get_text(const json_t *object, const char *key)
     return json_string_value(json_object_get(object, key));
 }
 
+static struct span get_span(const json_t *object, const char *key)
+{
+    const json_t *text = json_object_get(object, key);
+
+    return span_of(json_string_value(text), json_string_length(text));
+}
+
 static Bus__Property *property_new(struct arena *arena, const char *name, const json_t *value)
 {
     Bus__Property *property = arena_alloc(arena, sizeof(*property));
@@ -56,9 +63,9 @@ static void put_utf16(struct buf *out, uint32_t c)
     put_unit(out, c, 2);
 }
 
-static void body_encode(const char *text, const char *encoding, struct buf *out)
+static void body_encode(struct span rest, const char *encoding, struct buf *out)
 {
-    struct span name = span_str(encoding), rest = span_str(text);
+    struct span name = span_str(encoding);
     bool utf16 = span_equal_nocase(name, SPAN("utf-16"));
 
     if (!utf16 && !span_equal_nocase(name, SPAN("utf-32"))) {
@@ -90,7 +97,7 @@ static void message_make(const json_t *from, struct arena *arena, struct buf *bo
             ret->system[ret->n_system++] =
                 property_new(arena, contents[i], json_object_get(from, contents[i]));
     if (get_text(from, "body"))
-        body_encode(get_text(from, "body"), get_text(from, MESSAGE_CONTENT_ENCODING), body);
+        body_encode(get_span(from, "body"), get_text(from, MESSAGE_CONTENT_ENCODING), body);
     ret->body.data = (uint8_t *)buf_span(body).at;
     ret->body.len = buf_len(body);
 }
@@ -119,13 +126,25 @@ static char *source_complete(const char *source)
     return xasprintf("%s%s", source, len > 0 && source[len - 1] == '/' ? "" : "/");
 }
 
+static void route_text(const json_t *vector, struct buf *out)
+{
+    if (!get_text(vector, "query")) {
+        buf_append_span(out, get_span(vector, "route"));
+        return;
+    }
+    buf_append_span(out, SPAN("FROM /messages WHERE "));
+    buf_append_span(out, get_span(vector, "query"));
+    buf_append_span(out, SPAN(" INTO $upstream"));
+}
+
 int route_vector_run(const struct json_t *vector, struct route_outcome *ret_outcome,
                      const char **ret_expected)
 {
     const char *query = get_text(vector, "query"), *route = get_text(vector, "route");
     const char *source = query ? "/messages/" : get_text(vector, "source");
     _cleanup_(routes_freep) struct routes *routes = NULL;
-    _cleanup_(freep) char *text = NULL, *whole_source = NULL;
+    _cleanup_(freep) char *whole_source = NULL;
+    _cleanup_(buf_done) struct buf text = {};
     struct route_outcome outcome = {};
 
     if (!query && !(route && source)) {
@@ -133,10 +152,10 @@ int route_vector_run(const struct json_t *vector, struct route_outcome *ret_outc
         return ROUTE_E_INVALID;
     }
     routes = routes_new();
-    text = query ? xasprintf("FROM /messages WHERE %s INTO $upstream", query) : xstrdup(route);
+    route_text(vector, &text);
     whole_source = source_complete(source);
-    outcome.is_refused =
-        routes_add(routes, "case", span_str(text), ROUTE_PRIORITY_DEFAULT, -1, &outcome.error) != 0;
+    outcome.is_refused = routes_add(routes, "case", buf_span(&text), ROUTE_PRIORITY_DEFAULT, -1,
+                                    &outcome.error) != 0;
     if (!outcome.is_refused)
         routes_try(routes, whole_source, json_object_get(vector, "message"), &outcome);
     *ret_outcome = outcome;
