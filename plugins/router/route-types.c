@@ -7,14 +7,13 @@
 
 /* The types of the values that a run would have on its stack. */
 struct checker {
-    enum route_type *types;
-    size_t count, capacity, count_max;
+    enum route_type *types; /* place for one of each node: they cannot be more */
+    size_t count, count_max;
     struct parse_error error;
 };
 
 static void push(struct checker *c, enum route_type type)
 {
-    xgrow(c->types, c->count, c->capacity);
     c->types[c->count++] = type;
     if (c->count > c->count_max)
         c->count_max = c->count;
@@ -235,7 +234,7 @@ static bool check_node(struct checker *c, struct route_node *node)
 
 int route_check(struct route_syntax *syntax, struct parse_error *ret_error)
 {
-    struct checker checker = {};
+    struct checker checker = { .types = xnew_n(enum route_type, (size_t)syntax->count + 1) };
     bool valid = true;
 
     for (uint32_t i = 0; i < syntax->count && valid; i++) {
