@@ -17,7 +17,7 @@ if(BRINK_COVERAGE)
   add_link_options(--coverage)
 endif()
 if(BRINK_FUZZ)
-  add_compile_options(-fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -g)
+  add_compile_options(-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
