@@ -39,6 +39,8 @@ static const struct config_item child_items[] = {
       "how often it shows that it lives; missed 5 times: hung", NULL },
     { "drain_timeout_s", CONFIG_DURATION, AT(drain_timeout_usec), "10", "100ms", "1h",
       "what it is given to end in order", NULL },
+    { "stop_stage", CONFIG_COUNT, AT(stop_stage), "0", NULL, "3",
+      "when brinkd stops: 1 goes first, 3 last; 0: 1 with sockets, else 2", NULL },
     {}
 };
 
@@ -94,6 +96,8 @@ static int child_config_check(struct config_document *d, struct child_config *c,
     if (!name_is_valid(c->role))
         return config_refuse(d, "", "role", "lower-case letters, digits and dashes", ret_error);
     path_make_absolute(&c->exec, appliance->plugin_dir);
+    if (c->stop_stage == 0)
+        c->stop_stage = c->sockets.count > 0 ? 1 : 2;
     return user_check(d, c, ret_error);
 }
 

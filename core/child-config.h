@@ -23,9 +23,12 @@ struct child_config {
     gid_t gid;
     struct listen_sockets sockets;
     uint64_t ready_timeout_usec, heartbeat_usec, drain_timeout_usec;
+    uint64_t stop_stage;   /* 1 to STOP_STAGES */
     uint64_t memory_bytes; /* 0: no limit of its own */
     uint64_t open_files;   /* 0: the supervisor's */
 };
+
+enum { STOP_STAGES = 3 };
 
 struct child_configs {
     struct child_config *entries; /* in the order of their names */

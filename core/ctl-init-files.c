@@ -44,6 +44,7 @@ const struct init_file init_files[] = {
       "role: store\n"
       "exec: brink-store\n"
       "@=USER@"
+      "stop_stage: 3    # last: the others tell it how what they have in hand ended\n"
       "settings:\n"
       "  durability: sync\n"
       "  max_bytes: 2GiB\n"

@@ -461,16 +461,16 @@ static void supervisor_notify(struct supervisor *s)
 
 /* Stopping */
 
-/* Those that take clients in go first, so that the others can finish what was taken in. False:
- * the stage is not over. */
-static bool stop_stage(struct supervisor *s, bool with_sockets)
+/* Those that take clients in go first, so that the others can finish what was taken in; those that
+ * others tell how it ended go last. False: the stage is not over. */
+static bool stop_stage(struct supervisor *s, uint64_t stage)
 {
     bool over = true;
 
     for (size_t i = 0; i < s->unit_count; i++) {
         struct unit *unit = s->units[i];
 
-        if ((unit->config.sockets.count > 0) != with_sockets)
+        if (unit->config.stop_stage != stage)
             continue;
         if (unit->child.wanted)
             child_feed(&unit->child, CHILD_UNWANTED, "brinkd stops");
@@ -479,7 +479,16 @@ static bool stop_stage(struct supervisor *s, bool with_sockets)
     return over;
 }
 
-/* Two stages, each with the patience that the slowest asks for. */
+/* False: it goes on. */
+static bool stop_stages(struct supervisor *s)
+{
+    for (uint64_t stage = 1; stage <= STOP_STAGES; stage++)
+        if (!stop_stage(s, stage))
+            return false;
+    return true;
+}
+
+/* Each stage has the patience that the slowest asks for. */
 static uint64_t stop_deadline_usec(const struct supervisor *s)
 {
     uint64_t longest = 0;
@@ -487,7 +496,7 @@ static uint64_t stop_deadline_usec(const struct supervisor *s)
     for (size_t i = 0; i < s->unit_count; i++)
         if (longest < s->units[i]->config.drain_timeout_usec)
             longest = s->units[i]->config.drain_timeout_usec;
-    return 2 * longest + STOP_GRACE_USEC;
+    return STOP_STAGES * longest + STOP_GRACE_USEC;
 }
 
 static int supervisor_on_stop_deadline(sd_event_source *source, uint64_t usec, void *userdata)
@@ -567,7 +576,7 @@ static int supervisor_on_turn(sd_event_source *source, void *userdata)
     supervisor_answer_commands(s);
     if (!s->stopping)
         supervisor_notify(s);
-    else if (stop_stage(s, true) && stop_stage(s, false))
+    else if (stop_stages(s))
         return sd_event_exit(s->event, 0);
     return 0;
 }

@@ -129,6 +129,7 @@ static void test_child_configs_load_whole(void **state)
         "ready_timeout_s: 2\n"
         "heartbeat_s: 500ms\n"
         "drain_timeout_s: 1min\n"
+        "stop_stage: 3\n"
         "limits: {memory: 256MiB, open_files: 100}\n"
         "settings: {anything: [at, all]}\n");
     put(p, "plugins.d/.hidden.yaml", "nonsense");
@@ -144,6 +145,7 @@ static void test_child_configs_load_whole(void **state)
     assert_int_equal(c->ready_timeout_usec, 2000000);
     assert_int_equal(c->heartbeat_usec, 500000);
     assert_int_equal(c->drain_timeout_usec, 60000000);
+    assert_int_equal(c->stop_stage, 3);
     assert_int_equal(c->memory_bytes, 256 << 20);
     assert_int_equal(c->open_files, 100);
     assert_int_equal(c->uid, geteuid());
@@ -153,6 +155,7 @@ static void test_child_configs_load_whole(void **state)
     assert_string_equal(c->exec, "/opt/p/brink-store");
     assert_true(c->enabled);
     assert_int_equal(c->heartbeat_usec, 1000000);
+    assert_int_equal(c->stop_stage, 2);
     child_configs_done(&configs);
 }
 

@@ -508,7 +508,7 @@ static int settings_take(struct config_document *document, const struct config_i
                                           "enabled",     "user",
                                           "sockets",     "ready_timeout_s",
                                           "heartbeat_s", "drain_timeout_s",
-                                          "limits" };
+                                          "stop_stage",  "limits" };
     int r;
 
     for (size_t i = 0; i < ELEMENTSOF(theirs); i++) /* the supervisor's */

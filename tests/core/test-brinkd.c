@@ -548,20 +548,24 @@ static void test_brinkd_that_was_stopped_kills_nobody(void **state)
 static void test_stop_is_ordered_and_ends_the_deaf(void **state)
 {
     struct edge *e = *state;
-    struct span front, a;
+    struct span front, a, deaf, last;
 
     edge_add(e, "a", "good", "");
+    edge_add(e, "after", "good", "stop_stage: 3\n");
     edge_add(e, "deaf", "deaf", "drain_timeout_s: 200ms\n");
     edge_add(e, "front", "good", "sockets: [{name: in, listen: 'unix:streams/in.sock'}]\n");
     edge_start(e);
     edge_expect_state(e, "a", "ready");
+    edge_expect_state(e, "after", "ready");
     edge_expect_state(e, "deaf", "ready");
     edge_expect_state(e, "front", "ready");
     edge_stop(e);
-    edge_expect(e, "plugin ended", "plugin=deaf ", "killed by SIGKILL");
+    deaf = edge_expect(e, "plugin ended", "plugin=deaf ", "killed by SIGKILL");
     front = edge_expect(e, "plugin ended", "plugin=front ", "exited with status 0");
     a = edge_expect(e, "plugin changed", "plugin=a ", "state=draining");
+    last = edge_expect(e, "plugin changed", "plugin=after ", "state=draining");
     assert_true(front.at < a.at);
+    assert_true(deaf.at < last.at);
     edge_expect(e, "plugin ended", "plugin=a ", "exited with status 0");
 }
 

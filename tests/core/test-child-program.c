@@ -57,7 +57,7 @@ static int settings_load(int fd, const char *name, struct settings *ret)
                                           "enabled",     "user",
                                           "sockets",     "ready_timeout_s",
                                           "heartbeat_s", "drain_timeout_s",
-                                          "limits" };
+                                          "stop_stage",  "limits" };
     struct config_document *d = NULL;
     struct config_error error;
     int r = config_document_read_fd(fd, name, &d, &error);
