@@ -5,7 +5,7 @@ build_packages="gcc g++ cmake ninja-build pkg-config protobuf-c-compiler
     libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev"
 demo_packages="ca-certificates mosquitto-clients jq"
 test_packages="libcmocka-dev clang libclang-rt-14-dev valgrind nodejs npm ca-certificates mosquitto mosquitto-clients
-    openssl jq util-linux procps libfuse3-dev fuse3"
+    openssl jq util-linux procps libfuse3-dev fuse3 docker.io mmdebstrap"
 
 # Runs the calling script again as root when it is not: ports below 1024 and apt need it.
 become_root() {
@@ -27,7 +27,7 @@ install_packages() {
     [ -n "$missing" ] || return 0
     echo "installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
-    # Services that come with a package (mosquitto's broker) must not start: the tests start their own.
+    # Services that come with a package (mosquitto's broker, a container engine) must not start: the tests start their own.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=1

@@ -101,11 +101,11 @@ class Node {
 }
 
 // Telemetry as `brinkctl hub monitor` shows it, from the first that the hub keeps.
-class Monitor extends EventEmitter {
-    constructor(config) {
+export class Monitor extends EventEmitter {
+    constructor(config, [command, ...args] = [program('brinkctl')]) {
         super();
         this.events = [];
-        this.process = spawn(program('brinkctl'), ['hub', 'monitor', '--json', '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
+        this.process = spawn(command, [...args, 'hub', 'monitor', '--json', '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
         createInterface({ input: this.process.stdout }).on('line', (line) => {
             if (this.stopped) return; // killed in the middle of a line
             this.events.push(JSON.parse(line));
