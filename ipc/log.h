@@ -11,7 +11,7 @@
 
 struct log_field {
     enum log_field_kind { LOG_FIELD_END, LOG_FIELD_STRING, LOG_FIELD_NUMBER } kind;
-    const char *name;           /* lower case; the journal sees BRINK_NAME */
+    const char *name; /* lower case; the journal sees BRINK_NAME */
     const char *string;
     int64_t number;
 };
@@ -43,14 +43,15 @@ struct log_field {
     do {                                                                                           \
         if (log_enabled(level))                                                                    \
             log_write(level, error, what,                                                          \
-                      (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { LOG_FIELD_END, NULL, NULL, 0 } }); \
+                      (const struct log_field[]){                                                  \
+                          __VA_ARGS__ __VA_OPT__(, ){ LOG_FIELD_END, NULL, NULL, 0 } });           \
     } while (0)
 
 void log_write(int level, int error, const char *what, const struct log_field *fields);
 bool log_enabled(int level);
-void log_init(const char *name);                /* borrowed; stands in every line */
+void log_init(const char *name); /* borrowed; stands in every line */
 void log_set_level(int level);
-int log_level_from_name(const char *name);      /* error, warning, info, debug; -EINVAL */
+int log_level_from_name(const char *name); /* error, warning, info, debug; -EINVAL */
 const char *log_level_name(int level);
 
 /* A fault that a stranger can cause at will is logged once in an interval, with how many were left out. {} to begin with. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define _cleanup_(fn) __attribute__((__cleanup__(fn)))
+#define _cleanup_(fn)        __attribute__((__cleanup__(fn)))
 #define _printf_(fmt, first) __attribute__((__format__(printf, fmt, first)))
 
 /* Moves the pointer out: the variable is NULL afterwards. */
@@ -17,7 +17,7 @@
         _taken;                                                                                    \
     })
 
-#define ELEMENTSOF(a) (sizeof(a) / sizeof((a)[0]))
+#define ELEMENTSOF(a)                   (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Defines x_freep() for _cleanup_, out of x_free(). */
@@ -31,7 +31,7 @@
 /* These end the process when memory is out: a restart is cheap, an untested branch is not. Zeroed. */
 void *xalloc0(size_t n);
 void *xrealloc(void *p, size_t n);
-char *xstrdup(const char *s);          /* NULL gives NULL */
+char *xstrdup(const char *s); /* NULL gives NULL */
 char *xstrndup(const char *s, size_t n);
 void *xmemdup(const void *p, size_t n);
 char *xasprintf(const char *format, ...) _printf_(1, 2);
@@ -48,6 +48,6 @@ char *xasprintf(const char *format, ...) _printf_(1, 2);
         }                                                                                          \
     } while (0)
 
-void freep(void *pp);                  /* _cleanup_(freep) char *s */
-void closep(int *fd);                  /* _cleanup_(closep) int fd = -1 */
-int close_fd(int fd);                  /* closes unless negative; keeps errno; returns -1 */
+void freep(void *pp); /* _cleanup_(freep) char *s */
+void closep(int *fd); /* _cleanup_(closep) int fd = -1 */
+int close_fd(int fd); /* closes unless negative; keeps errno; returns -1 */

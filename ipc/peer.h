@@ -3,7 +3,8 @@
 
 #include <stdint.h>
 
-#define PEER_OPERATOR          (UINT64_C(1) << 0)     /* an allowed uid that is no plugin: the operator's command */
+#define PEER_OPERATOR                                                                              \
+    (UINT64_C(1) << 0) /* an allowed uid that is no plugin: the operator's command */
 #define PEER_FRONT             (UINT64_C(1) << 1)
 #define PEER_MQTT              (UINT64_C(1) << 2)
 #define PEER_AMQP              (UINT64_C(1) << 3)
@@ -15,7 +16,7 @@
 #define PEER_UPSTREAM          (UINT64_C(1) << 9)
 #define PEER_CONTAINER_MANAGER (UINT64_C(1) << 10)
 #define PEER_HUB               (UINT64_C(1) << 11)
-#define PEER_OTHER             (UINT64_C(1) << 12)    /* a plugin with a role of its own */
+#define PEER_OTHER             (UINT64_C(1) << 12) /* a plugin with a role of its own */
 #define PEER_PLUGIN            (~PEER_OPERATOR)
 #define PEER_ANY               (~UINT64_C(0))
 #define PEER_LISTENERS         (PEER_MQTT | PEER_AMQP | PEER_HTTP)

@@ -28,7 +28,7 @@ static inline bool span_equal(struct span a, struct span b)
     return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
 }
 
-bool span_equal_nocase(struct span a, struct span b);           /* ASCII */
+bool span_equal_nocase(struct span a, struct span b); /* ASCII */
 
 /* Takes @prefix off the front; false and untouched when it is not there. */
 bool span_eat(struct span *s, struct span prefix);
@@ -41,12 +41,12 @@ bool span_split(struct span *s, struct span separator, struct span *ret_before);
  * false to begin with. */
 bool span_next(struct span *s, char separator, struct span *ret_piece, bool *done);
 
-bool span_is_utf8(struct span s);                               /* well-formed, no NUL, no surrogates */
+bool span_is_utf8(struct span s); /* well-formed, no NUL, no surrogates */
 
 /* Decimal digits only, the whole span, no overflow. */
 bool span_to_uint64(struct span s, uint64_t *ret_value);
 
-char *span_xdup(struct span s);                                 /* NUL-terminated copy, the caller's */
+char *span_xdup(struct span s); /* NUL-terminated copy, the caller's */
 
 /* A malformed text: where, and what should have stood there. @expected is a literal. */
 struct parse_error {

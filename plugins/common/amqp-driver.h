@@ -27,8 +27,9 @@ struct amqp_driver_ops {
 /* Runs on @stream (taken whatever the result; its ops are replaced). @server: waits for the client's header and accepts SASL
  * (MSSBCBS, ANONYMOUS) or the bare AMQP header; else it speaks first, bare AMQP. Set container, hostname, channel-max and
  * idle-time-out with proton's calls on amqp_driver_connection() / amqp_driver_transport() before returning to the loop. */
-int amqp_driver_new_take(sd_event *event, struct tls_stream *stream, bool server, const struct amqp_driver_ops *ops,
-                         void *userdata, struct amqp_driver **ret);
+int amqp_driver_new_take(sd_event *event, struct tls_stream *stream, bool server,
+                         const struct amqp_driver_ops *ops, void *userdata,
+                         struct amqp_driver **ret);
 struct amqp_driver *amqp_driver_free(struct amqp_driver *driver);
 DEFINE_FREEP(struct amqp_driver, amqp_driver_free)
 

@@ -16,23 +16,23 @@
 enum { AMQP_FRAMES_E_LIMIT = 1 };
 
 enum {
-    AMQP_FRAMES_PARTIAL_MAX = 1024,     /* links that are amid a delivery of several frames */
-    AMQP_FRAMES_HEAD_MAX = 512,         /* of a frame is looked at: header and performative */
+    AMQP_FRAMES_PARTIAL_MAX = 1024, /* links that are amid a delivery of several frames */
+    AMQP_FRAMES_HEAD_MAX = 512,     /* of a frame is looked at: header and performative */
 };
 
 struct amqp_frames {
     uint8_t head[AMQP_FRAMES_HEAD_MAX]; /* of a frame that came in pieces */
     uint32_t head_len;
-    uint32_t head_want;                 /* bytes of the frame that are looked at; 0: its size is not known yet */
-    uint32_t skip;                      /* bytes of the frame that are not */
-    bool begun;                         /* the protocol header was skipped */
-    bool broken;                        /* a size that no frame has: proton ends the connection, we look away */
+    uint32_t head_want; /* bytes of the frame that are looked at; 0: its size is not known yet */
+    uint32_t skip;      /* bytes of the frame that are not */
+    bool begun;         /* the protocol header was skipped */
+    bool broken;        /* a size that no frame has: proton ends the connection, we look away */
     struct amqp_partial {
         uint32_t handle;
         uint16_t channel;
-    } *partial;
+    } * partial;
     unsigned partial_count, partial_capacity;
-    struct buf formats;                 /* uint32_t each, host order */
+    struct buf formats; /* uint32_t each, host order */
 };
 
 void amqp_frames_done(struct amqp_frames *f);

@@ -19,17 +19,25 @@ void amqp_message_encode_upstream(const Bus__Message *m, struct buf *out);
 
 /* A received message (any section order; uuid, ulong and binary ids become text; numbers and booleans in application properties
  * become text; several Data sections are joined). Into @arena; device and module id are left empty. */
-int amqp_message_decode(struct span encoded, struct arena *arena, Bus__Message **ret, const char **ret_expected);
+int amqp_message_decode(struct span encoded, struct arena *arena, Bus__Message **ret,
+                        const char **ret_expected);
 
 /* The inner messages of a batch (message-format 0x80013700): @fn for each, in order. Stops at its non-zero return. */
-int amqp_batch_each(struct span encoded, int (*fn)(struct span inner, void *userdata), void *userdata);
+int amqp_batch_each(struct span encoded, int (*fn)(struct span inner, void *userdata),
+                    void *userdata);
 
 /* "/devices/D/messages/events", "/devices/D/modules/M/…", with or without "amqps://host[:port]" and leading slash; fixed
  * words without case, ids raw. */
-enum amqp_node { AMQP_NODE_CBS, AMQP_NODE_EVENTS, AMQP_NODE_DEVICEBOUND, AMQP_NODE_METHODS, AMQP_NODE_TWIN };
+enum amqp_node {
+    AMQP_NODE_CBS,
+    AMQP_NODE_EVENTS,
+    AMQP_NODE_DEVICEBOUND,
+    AMQP_NODE_METHODS,
+    AMQP_NODE_TWIN
+};
 struct amqp_address {
     enum amqp_node node;
     struct span device_id;
-    struct span module_id;      /* len 0: a device */
+    struct span module_id; /* len 0: a device */
 };
 bool amqp_address_parse(struct span address, struct amqp_address *ret);

@@ -916,7 +916,8 @@ static void test_twin_answered(void **state)
     mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=7%2f"), span_str(body), 1, 0x8000,
                         false);
     feed_publish(f, 0x00, "$iothub/twin/PATCH/properties/reported/?$rid=8&x", 0, "{}");
-    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=8"), span_str(body), 1, 0x8001, false);
+    mqtt_encode_publish(&want, SPAN("$iothub/twin/res/503/?$rid=8"), span_str(body), 1, 0x8001,
+                        false);
     feed_publish(f, 0x02, "$iothub/twin/PATCH/properties/reported/", 3, "{}");
     mqtt_encode_puback(&want, 3);
     assert_out(f, buf_span(&want));
@@ -1208,7 +1209,8 @@ static void test_inputs_sent(void **state)
 
     connect_module(f, true, true);
     assert_int_equal(client_send(&f->client, span_str(topic), SPAN("x"), &id), CLIENT_E_UNWANTED);
-    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15" "devices/d/modules/m/#\x01"));
+    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15"
+                 "devices/d/modules/m/#\x01"));
     OUT(f, "\x90\x03\x00\x01\x01");
     assert_asked(f, "inputs ");
 
@@ -1233,12 +1235,14 @@ static void test_inputs_sent_by_qos_0(void **state)
     uint16_t id = 7;
 
     connect_module(f, true, true);
-    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15" "devices/d/modules/m/#\x00"));
+    feed(f, SPAN("\x82\x1a\x00\x01\x00\x15"
+                 "devices/d/modules/m/#\x00"));
     OUT(f, "\x90\x03\x00\x01\x00");
     assert_int_equal(client_send(&f->client, SPAN("devices/d/modules/m/inputs/i/"), SPAN("x"), &id),
                      0);
     assert_int_equal(id, 0);
-    OUT(f, "\x30\x20\x00\x1d" "devices/d/modules/m/inputs/i/x");
+    OUT(f, "\x30\x20\x00\x1d"
+           "devices/d/modules/m/inputs/i/x");
 }
 
 int main(void)
