@@ -152,7 +152,10 @@ static bool level_is(struct span *rest, const char *text, bool or_any)
 
 bool input_filter_wants(struct span filter, const char *device_id, const char *module_id)
 {
-    return filter.len > 0 && filter.at[filter.len - 1] == '#' &&
-           level_is(&filter, "devices", false) && level_is(&filter, device_id, true) &&
-           level_is(&filter, "modules", false) && level_is(&filter, module_id, true);
+    if (filter.len == 0 || filter.at[filter.len - 1] != '#' ||
+        !level_is(&filter, "devices", false) || !level_is(&filter, device_id, true) ||
+        !level_is(&filter, "modules", false) || !level_is(&filter, module_id, true))
+        return false;
+    /* A module's filter for messages from the cloud is of this form, too (row 3 of that table). */
+    return span_equal(filter, SPAN("#")) || level_is(&filter, "inputs", true);
 }

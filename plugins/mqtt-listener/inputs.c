@@ -128,15 +128,19 @@ static void inputs_advance(struct inputs *in)
 
 /* ---- fetching ---- */
 
-static void inputs_log_dropped(struct inputs *in, const char *queue, const char *reason)
+static void inputs_log(struct inputs *in, const char *queue, const char *what, const char *reason)
 {
     struct listener *l = in->host->listener;
     unsigned suppressed;
 
     if (log_limit_pass(&l->client_log_limits[in->connection->map_entry.hash % CLIENT_LOG_LIMITS],
                        LOG_INTERVAL_USEC, &suppressed))
-        log_event(LOG_WARNING, 0, "message for an input dropped", F_QUEUE(queue), F_REASON(reason),
-                  F_COUNT(suppressed));
+        log_event(LOG_WARNING, 0, what, F_QUEUE(queue), F_REASON(reason), F_COUNT(suppressed));
+}
+
+static void inputs_log_dropped(struct inputs *in, const char *queue, const char *reason)
+{
+    inputs_log(in, queue, "message for an input dropped", reason);
 }
 
 /* What the client is to get, in the host's scratch: the topic's length, the topic, the payload. NULL, or why it cannot
@@ -213,7 +217,9 @@ static void inputs_on_fetched(const Bus__Envelope *answer, void *userdata)
         return;
     }
     if (answer && answer->status == STATUS_INVALID)
-        in->sequence++; /* the store is ahead of us */
+        in->sequence++; /* if the store is ahead of us */
+    inputs_log(in, in->folder, "cannot fetch for a module, trying again",
+               answer && *answer->error ? answer->error : "no reason given");
     in->retry_usec = l->host.now_usec + RETRY_USEC;
 }
 

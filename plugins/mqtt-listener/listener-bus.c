@@ -11,8 +11,8 @@
 #include "listener.pb-c.h"
 
 enum {
-    LANE_OPEN_MAX = BUS_WINDOW_MAX,
-    NOTICES_OPEN_MAX = 8, /* beside the producer's window, in the router's */
+    LANE_OPEN_MAX = BUS_WINDOW_MAX - 2, /* to the store, acknowledgements go beside it */
+    NOTICES_OPEN_MAX = 8,               /* beside the producer's window, in the router's */
 };
 static const uint64_t ASK_DEADLINE_USEC = 25 * 1000 * 1000;
 static const uint64_t NOTICE_DEADLINE_USEC = 10 * 1000 * 1000;

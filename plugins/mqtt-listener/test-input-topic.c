@@ -134,6 +134,8 @@ static void test_filter_wants(void **state)
         { "devices/gw1/modules/m/#", true },
         { "devices/+/modules/+/#", true },
         { "devices/gw1/modules/m/inputs/in1/#", true },
+        { "devices/gw1/modules/m/+/#", true },
+        { "devices/gw1/modules/m/messages/devicebound/#", false },
         { "devices/gw1/modules/m/inputs/+", false },
         { "devices/gw1/modules/other/#", false },
         { "devices/leaf/modules/m/#", false },

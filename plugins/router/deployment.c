@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "buf.h"
 
-#define RECORD_KEY "router/routes"
+#define RECORD_KEY  "router/routes"
+#define FILE_EVENTS (IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE)
 
 static const uint64_t RETRY_USEC = 1000 * 1000;
 
@@ -138,11 +140,22 @@ static void deployment_look(struct deployment *d)
     deployment_sync(d);
 }
 
+/* A file that was only just made has nothing in it yet, and is looked at when it is closed; a link is
+ * there at once. */
+static bool event_is_premature(const struct deployment *d, const struct inotify_event *event)
+{
+    struct stat st;
+
+    return event->mask & IN_CREATE &&
+           (lstat(d->file, &st) < 0 || (S_ISREG(st.st_mode) && st.st_nlink == 1));
+}
+
 /* Whatever changed in its folder: it may be a link into another. */
 static int deployment_on_file(sd_event_source *source, const struct inotify_event *event,
                               void *userdata)
 {
-    deployment_look(userdata);
+    if (!event_is_premature(userdata, event))
+        deployment_look(userdata);
     return 0;
 }
 
@@ -151,8 +164,7 @@ static int deployment_watch(struct deployment *d)
     const char *slash = strrchr(d->file, '/');
     _cleanup_(freep) char *folder =
         slash ? span_xdup(span_of(d->file, (size_t)(slash - d->file) + 1)) : xstrdup(".");
-    int r = plugin_add_inotify(d->plugin, folder, IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE,
-                               deployment_on_file, d, &d->watch);
+    int r = plugin_add_inotify(d->plugin, folder, FILE_EVENTS, deployment_on_file, d, &d->watch);
 
     if (r < 0)
         log_event(LOG_ERR, r, "cannot watch for new routes: a change of them wants a restart",

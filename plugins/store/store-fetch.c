@@ -137,16 +137,17 @@ static void store_send(struct store *store, struct bus_call *call, const struct 
  * given though there is more to look at, rows were removed: it goes on when that is written. */
 static bool store_try(struct store *store, const struct poll *poll, bool anyway)
 {
-    struct answer a = { .store = store,
-                        .names_queues = strchr(poll->reader->name, '/'),
-                        .messages_max = poll->messages_max,
-                        .bytes_max = poll->bytes_max,
-                        .now_ms = store_clock_ms(store) };
     struct rocks_error error;
+    struct answer a;
     int r;
 
     if (!anyway && !reader_next(poll->reader))
         return false;
+    a = (struct answer){ .store = store,
+                         .names_queues = strchr(poll->reader->name, '/'),
+                         .messages_max = poll->messages_max,
+                         .bytes_max = poll->bytes_max,
+                         .now_ms = store_clock_ms(store) };
     r = answer_fill(&a, poll->reader, &error);
     if (r != 0)
         store_fail_take(store, poll->call, r, &error);
