@@ -20,6 +20,7 @@ struct producer_slot {
     uint64_t sequence;
     Bus__PublishItem **items;
     size_t count;
+    bool reserve;
     void *batch;
     struct bus_request *request; /* NULL: none is open */
 };
@@ -38,6 +39,11 @@ struct producer {
     void *userdata;
     void (*on_room)(void *userdata);
     void *room_userdata;
+    producer_refused_fn *on_refused;
+    void *refused_userdata;
+    enum producer_refusal refusal; /* of the first that is not done; 0: none */
+    char *reason;
+    uint64_t take_back, take_back_end; /* the sequences of those that were refused */
     struct log_limit retry_limit;
 };
 
@@ -85,6 +91,13 @@ static enum send_answer producer_judge(struct producer *producer, const Bus__Env
         producer->rename |= producer_is_forgotten(producer, answer);
         return SEND_GAP;
     }
+    if (producer->on_refused &&
+        (answer->status == STATUS_FULL || answer->status == STATUS_INVALID)) {
+        producer->refusal = answer->status == STATUS_FULL ? PRODUCER_FULL : PRODUCER_INVALID;
+        free(producer->reason);
+        producer->reason = xstrdup(answer->error);
+        return SEND_RETRY;
+    }
     if (log_limit_pass(&producer->retry_limit, LOG_INTERVAL_USEC, &suppressed))
         log_event(LOG_WARNING, 0, "batch is not taken yet, sending it again",
                   F_STATUS(answer->status), F_REASON(answer->error), F_COUNT(suppressed));
@@ -104,14 +117,30 @@ static void producer_report_committed(struct producer *producer)
 
 static void producer_send(struct producer *producer);
 
+/* Those behind the one that was refused found a gap, so none of them is done. */
+static void producer_give_up(struct producer *producer)
+{
+    enum producer_refusal refusal = producer->refusal;
+    _cleanup_(freep) char *reason = TAKE_PTR(producer->reason);
+
+    producer->refusal = 0;
+    producer->take_back = producer->window.base;
+    producer->take_back_end = producer->window.next;
+    send_window_give_up(&producer->window);
+    producer->on_refused(refusal, reason, producer->refused_userdata);
+}
+
 static void producer_on_answer(const Bus__Envelope *answer, void *userdata)
 {
     struct producer_slot *slot = userdata;
     struct producer *producer = slot->producer;
+    uint64_t delay;
 
     slot->request = NULL;
     send_window_answered(&producer->window, slot->sequence, producer_judge(producer, answer));
     producer_report_committed(producer);
+    if (producer->refusal && send_window_stuck(&producer->window, &delay))
+        producer_give_up(producer);
     producer_send(producer);
 }
 
@@ -125,6 +154,7 @@ static void producer_send_slot(struct producer *producer, struct producer_slot *
 
     publish.producer = producer->name;
     publish.sequence = slot->sequence - producer->offset;
+    publish.reserve = slot->reserve;
     publish.n_items = slot->count;
     publish.items = slot->items;
     r = bus_request(producer->router, &request, BUS_FOREVER, producer_on_answer, slot,
@@ -166,8 +196,21 @@ static int producer_on_retry(sd_event_source *source, uint64_t usec, void *userd
     return 0;
 }
 
+void producer_on_refused(struct producer *producer, producer_refused_fn *fn, void *userdata)
+{
+    producer->on_refused = fn;
+    producer->refused_userdata = userdata;
+}
+
+void *producer_take_back(struct producer *producer)
+{
+    if (producer->take_back == producer->take_back_end)
+        return NULL;
+    return TAKE_PTR(producer_slot(producer, producer->take_back++)->batch);
+}
+
 void producer_add_batch(struct producer *producer, Bus__PublishItem **items, size_t count,
-                        void *batch)
+                        bool reserve, void *batch)
 {
     uint64_t sequence = send_window_add(&producer->window);
 
@@ -176,6 +219,7 @@ void producer_add_batch(struct producer *producer, Bus__PublishItem **items, siz
         .sequence = sequence,
         .items = items,
         .count = count,
+        .reserve = reserve,
         .batch = batch,
     };
     producer_send(producer);
@@ -234,6 +278,7 @@ struct producer *producer_free(struct producer *producer)
     producer->retry_timer = sd_event_source_disable_unref(producer->retry_timer);
     for (unsigned i = 0; i < SEND_WINDOW_MAX; i++)
         bus_request_cancel(producer->slots[i].request);
+    free(producer->reason);
     free(producer->base_name);
     free(producer->name);
     free(producer);

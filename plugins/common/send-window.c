@@ -81,3 +81,11 @@ void send_window_go_back(struct send_window *w)
     w->going_back = w->wait = false;
     w->cursor = w->base;
 }
+
+void send_window_give_up(struct send_window *w)
+{
+    assert(w->outstanding == 0);
+    w->next = w->base;
+    w->failures = 0;
+    send_window_go_back(w);
+}

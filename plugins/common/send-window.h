@@ -44,3 +44,6 @@ bool send_window_commit(struct send_window *w, uint64_t *ret_sequence);
  */
 bool send_window_stuck(const struct send_window *w, uint64_t *ret_delay_usec);
 void send_window_go_back(struct send_window *w);
+/* Instead of going back: what is not done was refused, and leaves the window, which is empty then. The
+ * next batch has the sequence of the first of these. */
+void send_window_give_up(struct send_window *w);

@@ -172,7 +172,7 @@ static void add(struct fixture *f)
     bus__publish_item__init(&batch->item);
     batch->item.device_id = batch->device_id;
     batch->items[0] = &batch->item;
-    producer_add_batch(f->producer, batch->items, 1, batch);
+    producer_add_batch(f->producer, batch->items, 1, false, batch);
 }
 
 static void add_all(struct fixture *f, unsigned count)

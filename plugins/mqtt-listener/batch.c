@@ -21,7 +21,7 @@ struct batch *batch_free(struct batch *batch)
         return NULL;
     arena_free(batch->arena);
     free(batch->items);
-    free(batch->shares);
+    free(batch->entries);
     free(batch);
     return NULL;
 }
@@ -29,7 +29,7 @@ struct batch *batch_free(struct batch *batch)
 void batch_reset(struct batch *batch)
 {
     arena_reset(batch->arena);
-    batch->count = batch->bytes = batch->share_count = 0;
+    batch->count = batch->bytes = 0;
     batch->busy = false;
 }
 
@@ -48,43 +48,55 @@ static char *batch_text(struct batch *batch, const char *text, char *previous)
     return arena_strdup(batch->arena, text);
 }
 
-static void batch_append_item(struct batch *batch, const Bus__Message *message,
-                              ProtobufCBinaryData packed)
+static void batch_append(struct batch *batch, const Bus__PublishItem *like,
+                         ProtobufCBinaryData packed, struct batch_entry entry)
 {
     const Bus__PublishItem *last = batch->count > 0 ? batch->items[batch->count - 1] : NULL;
     Bus__PublishItem *item = arena_alloc(batch->arena, sizeof(*item));
-    const char *output = *message->module_id ? message_system(message, MESSAGE_OUTPUT_NAME) : NULL;
 
     bus__publish_item__init(item);
-    item->device_id = batch_text(batch, message->device_id, last ? last->device_id : NULL);
-    item->module_id = batch_text(batch, message->module_id, last ? last->module_id : NULL);
-    item->output_name = batch_text(batch, output ?: "", last ? last->output_name : NULL);
+    item->device_id = batch_text(batch, like->device_id, last ? last->device_id : NULL);
+    item->module_id = batch_text(batch, like->module_id, last ? last->module_id : NULL);
+    item->output_name = batch_text(batch, like->output_name, last ? last->output_name : NULL);
     item->message = packed;
+    batch->bytes += packed.len + ITEM_OVERHEAD;
     xgrow(batch->items, batch->count, batch->capacity);
-    batch->items[batch->count++] = item;
+    xgrow(batch->entries, batch->count, batch->entry_capacity);
+    batch->items[batch->count] = item;
+    batch->entries[batch->count++] = entry;
 }
 
-static bool batch_append_share(struct batch *batch, void *owner)
-{
-    struct batch_share *last =
-        batch->share_count > 0 ? &batch->shares[batch->share_count - 1] : NULL;
-
-    if (last && last->owner == owner) {
-        last->count++;
-        return false;
-    }
-    xgrow(batch->shares, batch->share_count, batch->share_capacity);
-    batch->shares[batch->share_count++] = (struct batch_share){ owner, 1 };
-    return true;
-}
-
-bool batch_add(struct batch *batch, const Bus__Message *message, size_t message_bytes, void *owner)
+void batch_add(struct batch *batch, const Bus__Message *message, size_t message_bytes, void *owner,
+               bool acknowledged)
 {
     ProtobufCBinaryData packed = { message_bytes, arena_alloc(batch->arena, message_bytes) };
+    const char *output = *message->module_id ? message_system(message, MESSAGE_OUTPUT_NAME) : NULL;
+    Bus__PublishItem like = BUS__PUBLISH_ITEM__INIT;
     size_t written = bus__message__pack(message, packed.data);
 
     assert(written == message_bytes);
-    batch_append_item(batch, message, packed);
-    batch->bytes += message_bytes + ITEM_OVERHEAD;
-    return owner && batch_append_share(batch, owner);
+    like.device_id = message->device_id;
+    like.module_id = message->module_id;
+    like.output_name = (char *)(output ?: "");
+    batch_append(batch, &like, packed, (struct batch_entry){ owner, acknowledged });
+}
+
+void batch_add_copy(struct batch *batch, const Bus__PublishItem *item, void *owner,
+                    bool acknowledged)
+{
+    ProtobufCBinaryData packed = { item->message.len,
+                                   arena_alloc(batch->arena, item->message.len) };
+
+    memcpy(packed.data, item->message.data, packed.len);
+    batch_append(batch, item, packed, (struct batch_entry){ owner, acknowledged });
+}
+
+size_t batch_run(const struct batch *batch, size_t first, size_t *ret_acknowledged)
+{
+    size_t i = first;
+
+    *ret_acknowledged = 0;
+    for (; i < batch->count && batch->entries[i].owner == batch->entries[first].owner; i++)
+        *ret_acknowledged += batch->entries[i].acknowledged;
+    return i - first;
 }

@@ -14,20 +14,19 @@
 #include "message.pb-c.h"
 #include "router.pb-c.h"
 
-/* So many acknowledged publishes of @owner in a row. */
-struct batch_share {
+/* Whose an item is, and whether its owner waits to be told that it is on disk. */
+struct batch_entry {
     void *owner;
-    unsigned count;
+    bool acknowledged;
 };
 
 struct batch {
     bool busy; /* gathering, or under way */
     struct arena *arena;
     Bus__PublishItem **items;
-    size_t count, capacity;
+    struct batch_entry *entries; /* one for each item */
+    size_t count, capacity, entry_capacity;
     size_t bytes; /* packed messages, and what goes with each */
-    struct batch_share *shares;
-    size_t share_count, share_capacity;
 };
 
 struct batch *batch_new(void);
@@ -38,5 +37,11 @@ void batch_reset(struct batch *batch); /* empty again, with its memory */
 /* Would @message_bytes more be within the bounds? An empty batch takes any message. */
 bool batch_fits(const struct batch *batch, size_t message_bytes, size_t count_max,
                 size_t bytes_max);
-/* True when @owner has a share more, which it will hear of. @owner NULL: nobody waits for it. */
-bool batch_add(struct batch *batch, const Bus__Message *message, size_t message_bytes, void *owner);
+void batch_add(struct batch *batch, const Bus__Message *message, size_t message_bytes, void *owner,
+               bool acknowledged);
+/* One of another batch; copied. */
+void batch_add_copy(struct batch *batch, const Bus__PublishItem *item, void *owner,
+                    bool acknowledged);
+
+/* From @first on: how many items in a row are of one owner, and how many of them it waits for. */
+size_t batch_run(const struct batch *batch, size_t first, size_t *ret_acknowledged);

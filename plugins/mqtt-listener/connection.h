@@ -19,6 +19,7 @@ enum { CONNECTION_READ_BYTES = 64 << 10 };
 
 struct ask;
 struct inputs;
+struct line;
 struct listener;
 
 struct connection {
@@ -30,7 +31,7 @@ struct connection {
     bool ended;          /* the client told; the stream is to be closed */
     bool dirty, blocked; /* in the list of that name */
     bool holds_identity; /* is, or was, in the listener's map */
-    unsigned shares;     /* batches under way with publishes of it */
+    unsigned shares;     /* publishes of it that are under way */
     uint64_t number;     /* in the router's directory */
     int64_t since_sec;   /* UTC; of CONNACK */
     struct buf in;       /* read and not eaten yet */
@@ -41,6 +42,7 @@ struct connection {
     struct client_map_entry map_entry;
     struct ask *identity_ask, *store_ask;
     struct inputs *inputs; /* NULL: it wants none */
+    struct line *line;     /* what waits in the detour; NULL: nothing */
     TAILQ_ENTRY(connection) all_link, dirty_link, blocked_link;
 };
 

@@ -82,7 +82,7 @@ static void listener_flush(struct listener *l)
 
     if (batch->count == 0 || producer_room(l->producer) == 0)
         return;
-    producer_add_batch(l->producer, batch->items, batch->count, batch);
+    producer_add_batch(l->producer, batch->items, batch->count, false, batch);
     l->gathering = listener_take_batch(l);
 }
 
@@ -96,16 +96,29 @@ static void listener_on_committed(void *userdata_batch, void *userdata)
 {
     struct batch *batch = userdata_batch;
     struct listener *l = userdata;
+    size_t acknowledged, n;
 
+    if (userdata_batch == &l->detour) {
+        detour_on_committed(&l->detour);
+        return;
+    }
     listener_begin(l);
-    for (size_t i = 0; i < batch->share_count; i++) {
-        struct connection *c = batch->shares[i].owner;
+    for (size_t i = 0; i < batch->count; i += n) {
+        struct connection *c = batch->entries[i].owner;
 
-        c->shares--;
-        client_on_committed(&c->client, batch->shares[i].count);
+        n = batch_run(batch, i, &acknowledged);
+        c->shares -= (unsigned)n;
+        client_on_committed(&c->client, (unsigned)acknowledged);
         listener_touch(l, c);
     }
     batch_reset(batch);
+}
+
+static void listener_on_refused(enum producer_refusal refusal, const char *reason, void *userdata)
+{
+    struct listener *l = userdata;
+
+    detour_on_refused(&l->detour, refusal, reason);
 }
 
 /* ---- what clients ask of it ---- */
@@ -205,13 +218,21 @@ static bool on_publish(struct client *client, const Bus__Message *message, bool 
     struct listener *l = c->listener;
     size_t bytes = bus__message__get_packed_size(message);
 
+    if (l->detour.active) {
+        if (detour_has_room(&l->detour, c)) {
+            detour_publish(&l->detour, c, message, bytes, acknowledged);
+            return true;
+        }
+        return c->line ? false : listener_block(l, c);
+    }
     if (!l->resuming && !TAILQ_EMPTY(&l->blocked)) /* there is a line */
         return listener_block(l, c);
     if (!listener_fits(l, bytes))
         listener_flush(l);
     if (!listener_fits(l, bytes))
         return listener_block(l, c);
-    c->shares += batch_add(l->gathering, message, bytes, acknowledged ? c : NULL);
+    batch_add(l->gathering, message, bytes, c, acknowledged);
+    c->shares++;
     return true;
 }
 
@@ -335,7 +356,7 @@ static void listener_shut_down_clients(struct listener *l)
 {
     struct connection *c;
 
-    if (l->gathering->count > 0 || producer_outstanding(l->producer) > 0)
+    if (l->gathering->count > 0 || producer_outstanding(l->producer) > 0 || l->detour.active)
         return;
     TAILQ_FOREACH(c, &l->connections, all_link)
     {
@@ -369,6 +390,7 @@ static int listener_on_turn(sd_event_source *source, void *userdata)
         connection_feed_held(c);
     }
     listener_flush(l);
+    detour_send(&l->detour);
     if (l->draining)
         listener_shut_down_clients(l);
     listener_settle_dirty(l);
@@ -471,6 +493,8 @@ static void listener_publish_stats(struct listener *l)
         { "message_bytes", n->message_bytes },
         { "bytes_in", l->bytes_in },
         { "bytes_out", l->bytes_out },
+        { "detours", l->detour.times },
+        { "dropped_unstorable", l->detour.dropped },
         { "inputs_delivered", l->inputs.delivered },
         { "inputs_resent", l->inputs.resent },
         { "inputs_unwanted", l->inputs.unwanted },
@@ -593,6 +617,10 @@ int listener_new(struct plugin *plugin, const struct listener_config *config, st
                      listener_on_committed, l, plugin_event(plugin), &l->producer);
     if (r < 0)
         return r;
+    producer_on_refused(l->producer, listener_on_refused, l);
+    r = detour_init(&l->detour, l);
+    if (r < 0)
+        return r;
     plugin_on_drain(plugin, listener_on_drain, l);
     *ret = TAKE_PTR(l);
     return 0;
@@ -609,6 +637,8 @@ struct listener *listener_free(struct listener *l)
     l->turn_source = sd_event_source_disable_unref(l->turn_source);
     listener_bus_close(l);
     producer_free(l->producer);
+    if (l->detour.timer)
+        detour_done(&l->detour);
     while ((c = TAILQ_FIRST(&l->connections))) {
         TAILQ_REMOVE(&l->connections, c, all_link);
         connection_free(c);

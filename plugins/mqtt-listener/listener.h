@@ -13,6 +13,7 @@
 
 #include "batch.h"
 #include "connection.h"
+#include "detour.h"
 #include "inputs.h"
 #include "log.h"
 #include "plugin.h"
@@ -67,6 +68,7 @@ struct listener {
     struct producer *producer;
     struct batch *batches[PRODUCER_WINDOW + 1]; /* all there are: one is gathering */
     struct batch *gathering;
+    struct detour detour;
     struct inputs_host inputs;
     bool resuming; /* those that are blocked have their turn */
 

@@ -9,8 +9,8 @@
 #include "batch.h"
 #include "message.h"
 
-static bool add(struct batch *batch, const char *device, const char *module, const char *output,
-                const char *body, void *owner)
+static void add(struct batch *batch, const char *device, const char *module, const char *output,
+                const char *body, void *owner, bool acknowledged)
 {
     Bus__Property property = BUS__PROPERTY__INIT, *properties[] = { &property };
     Bus__Message m = BUS__MESSAGE__INIT;
@@ -22,7 +22,7 @@ static bool add(struct batch *batch, const char *device, const char *module, con
     m.n_system = output ? 1 : 0;
     m.system = properties;
     m.body = (ProtobufCBinaryData){ strlen(body), (uint8_t *)body };
-    return batch_add(batch, &m, bus__message__get_packed_size(&m), owner);
+    batch_add(batch, &m, bus__message__get_packed_size(&m), owner, acknowledged);
 }
 
 static void assert_item(const struct batch *batch, size_t index, const char *device,
@@ -45,12 +45,11 @@ static void test_items(void **state)
 {
     _cleanup_(batch_freep) struct batch *batch = batch_new();
 
-    add(batch, "a", "", NULL, "1", NULL);
-    add(batch, "a", "", NULL, "2", NULL);
-    add(batch, "a", "m", "out", "3", NULL);
-    add(batch, "b", "", "out", "4", NULL); /* a device has no outputs */
+    add(batch, "a", "", NULL, "1", NULL, false);
+    add(batch, "a", "", NULL, "2", NULL, false);
+    add(batch, "a", "m", "out", "3", NULL, false);
+    add(batch, "b", "", "out", "4", NULL, false); /* a device has no outputs */
     assert_int_equal(batch->count, 4);
-    assert_int_equal(batch->share_count, 0);
     assert_item(batch, 0, "a", "", "", "1");
     assert_item(batch, 1, "a", "", "", "2");
     assert_item(batch, 2, "a", "m", "out", "3");
@@ -60,29 +59,34 @@ static void test_items(void **state)
     batch_reset(batch);
     assert_int_equal(batch->count, 0);
     assert_int_equal(batch->bytes, 0);
-    add(batch, "c", "", NULL, "5", NULL);
+    add(batch, "c", "", NULL, "5", NULL, false);
     assert_item(batch, 0, "c", "", "", "5");
 }
 
-/* In a row they make one share; the owner counts its shares. */
-static void test_shares(void **state)
+static void test_runs(void **state)
 {
-    _cleanup_(batch_freep) struct batch *batch = batch_new();
+    _cleanup_(batch_freep) struct batch *batch = batch_new(), *copy = batch_new();
+    size_t acknowledged;
     int a, b;
 
-    assert_true(add(batch, "a", "", NULL, "", &a));
-    assert_false(add(batch, "a", "", NULL, "", &a));
-    assert_false(add(batch, "a", "", NULL, "", NULL)); /* QoS 0 */
-    assert_false(add(batch, "a", "", NULL, "", &a));
-    assert_true(add(batch, "b", "", NULL, "", &b));
-    assert_true(add(batch, "a", "", NULL, "", &a));
-    assert_int_equal(batch->share_count, 3);
-    assert_ptr_equal(batch->shares[0].owner, &a);
-    assert_int_equal(batch->shares[0].count, 3);
-    assert_ptr_equal(batch->shares[1].owner, &b);
-    assert_int_equal(batch->shares[1].count, 1);
-    assert_ptr_equal(batch->shares[2].owner, &a);
-    assert_int_equal(batch->shares[2].count, 1);
+    add(batch, "a", "", NULL, "1", &a, true);
+    add(batch, "a", "", NULL, "2", &a, false); /* QoS 0 */
+    add(batch, "a", "", NULL, "3", &a, true);
+    add(batch, "b", "m", "out", "4", &b, true);
+    add(batch, "a", "", NULL, "5", &a, true);
+    assert_int_equal(batch_run(batch, 0, &acknowledged), 3);
+    assert_int_equal(acknowledged, 2);
+    assert_int_equal(batch_run(batch, 1, &acknowledged), 2);
+    assert_int_equal(acknowledged, 1);
+    assert_int_equal(batch_run(batch, 3, &acknowledged), 1);
+    assert_int_equal(batch_run(batch, 4, &acknowledged), 1);
+    assert_int_equal(batch_run(batch, 5, &acknowledged), 0);
+
+    batch_add_copy(copy, batch->items[3], &b, true);
+    batch_reset(batch);
+    assert_item(copy, 0, "b", "m", "out", "4");
+    assert_ptr_equal(copy->entries[0].owner, &b);
+    assert_true(copy->entries[0].acknowledged);
 }
 
 static void test_bounds(void **state)
@@ -90,7 +94,7 @@ static void test_bounds(void **state)
     _cleanup_(batch_freep) struct batch *batch = batch_new();
 
     assert_true(batch_fits(batch, 1000000, 1, 10)); /* alone, whatever it is */
-    add(batch, "a", "", NULL, "", NULL);
+    add(batch, "a", "", NULL, "", NULL, false);
     assert_false(batch_fits(batch, 1, 1, 1000000));
     assert_true(batch_fits(batch, 1, 2, 1000000));
     assert_false(batch_fits(batch, 1000, 2, 1000));
@@ -100,7 +104,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items),
-        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_runs),
         cmocka_unit_test(test_bounds),
     };
 

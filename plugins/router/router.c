@@ -153,6 +153,7 @@ int router_pass_on_take(struct router *router, struct bus_call *call, const Bus_
                                 deployment_reason(router->deployment));
     append.producer = publish->producer;
     append.sequence = publish->sequence;
+    append.reserve = publish->reserve;
     append.items = arena_alloc(router->arena, (publish->n_items + 1) * sizeof(append.items[0]));
     for (size_t i = 0; i < publish->n_items; i++) {
         Bus__AppendItem *item = item_route(router, routes, publish->items[i]);

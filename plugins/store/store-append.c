@@ -118,7 +118,8 @@ static bool store_has_room(struct store *store, const Bus__Append *in)
     if (bytes == 0)
         return true;
     append_priorities(in, &first, &last);
-    return store_make_room(store, last == 0 ? DEMAND_URGENT : DEMAND_MESSAGES, first, bytes);
+    return store_make_room(store, last == 0 || in->reserve ? DEMAND_URGENT : DEMAND_MESSAGES, first,
+                           bytes);
 }
 
 void store_append_take(struct store *store, struct bus_call *call, const Bus__Append *in)
@@ -141,6 +142,13 @@ void store_append_take(struct store *store, struct bus_call *call, const Bus__Ap
     if (!store_has_places(store, in)) {
         store_answer_error(store, call, STATUS_INVALID,
                            "there are too many queues, or priorities in a queue");
+        return;
+    }
+    if (append_bytes(in) > store->budget.queued_max) {
+        store_answer_error(
+            store, call, STATUS_INVALID,
+            "%lu bytes, a copy for each queue, are more than the disk budget allows for",
+            (unsigned long)append_bytes(in));
         return;
     }
     if (!store_has_room(store, in)) {
