@@ -805,6 +805,8 @@ void client_feed(struct client *c, struct span *bytes)
                 (struct client_input){ .error = &error, .too_large = r == MQTT_E_TOO_LARGE });
             return;
         }
+        if (c->host->acks_only && packet.type != MQTT_PUBACK)
+            return;
         c->heard_usec = c->host->now_usec;
         client_step(c, packet_events[packet.type], (struct client_input){ .packet = &packet });
         if (c->blocked)

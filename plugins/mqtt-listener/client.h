@@ -110,6 +110,7 @@ struct client_host {
     const struct client_ops *ops;
     struct client_limits limits;
     struct arena *scratch; /* for one packet */
+    bool acks_only;        /* draining: nothing but PUBACK is eaten any more */
     uint64_t now_usec;     /* CLOCK_MONOTONIC, of this turn of the loop */
     int64_t utc_sec;
     struct client_counters counters;

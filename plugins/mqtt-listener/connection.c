@@ -131,7 +131,7 @@ void connection_feed_held(struct connection *c)
 static bool connection_reads(const struct connection *c)
 {
     return client_takes_input(&c->client) && buf_len(&c->client.out) < OUT_BYTES_MAX &&
-           !c->listener->draining;
+           (!c->listener->draining || listener_awaits_acks(c->listener, c));
 }
 
 /* One read a turn: others must not starve. */

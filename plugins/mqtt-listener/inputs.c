@@ -11,6 +11,7 @@ enum {
     FETCH_WAIT_MS = 20000,
 };
 static const uint64_t RETRY_USEC = 1000 * 1000;
+static const uint64_t RELEASE_DEADLINE_USEC = 10 * 1000 * 1000;
 static const uint64_t LOG_INTERVAL_USEC = 10 * 1000 * 1000;
 
 /* A message in the order in which it came. */
@@ -282,6 +283,11 @@ static void inputs_send_next(struct inputs *in)
     in->sent++;
 }
 
+bool inputs_are_unacknowledged(const struct inputs *in)
+{
+    return in->sent > 0;
+}
+
 static bool inputs_is_open(const struct inputs *in)
 {
     return client_is_reachable(&in->connection->client) && !in->host->listener->draining;
@@ -391,11 +397,27 @@ struct inputs *inputs_new(struct inputs_host *host, struct connection *connectio
     return in;
 }
 
+static void inputs_on_released(const Bus__Envelope *answer, void *userdata) {}
+
+/* So that it can expire meanwhile. Best effort: who comes next takes it over anyway. */
+static void inputs_release(struct inputs *in)
+{
+    Bus__Release release = BUS__RELEASE__INIT;
+    Bus__Envelope request = ENVELOPE(RELEASE, release, &release);
+
+    release.queue = in->folder;
+    release.lease = in->lease;
+    (void)bus_request(in->host->store, &request, RELEASE_DEADLINE_USEC, inputs_on_released, NULL,
+                      NULL);
+}
+
 struct inputs *inputs_free(struct inputs *in)
 {
     if (!in)
         return NULL;
     bus_request_cancel(in->fetch);
+    if (!in->superseded)
+        inputs_release(in);
     for (size_t i = 0; i < in->count; i++)
         if (inputs_slot(in, i)->message)
             flight_forget(inputs_slot(in, i)->message);

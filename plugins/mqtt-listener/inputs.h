@@ -43,6 +43,8 @@ struct inputs *inputs_free(struct inputs *in);
 void inputs_pump(struct inputs *in);
 /* Is there something that waits for nothing but to be pumped? */
 bool inputs_may_send(const struct inputs *in);
+/* Is something at the client that it did not acknowledge? */
+bool inputs_are_unacknowledged(const struct inputs *in);
 void inputs_on_acknowledged(struct inputs *in, uint16_t packet_id);
 /* When inputs_on_time() has something to do next; UINT64_MAX: never. */
 uint64_t inputs_next_usec(const struct inputs *in);

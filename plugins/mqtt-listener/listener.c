@@ -14,6 +14,7 @@ enum {
 };
 static const uint64_t LOGIN_TIMEOUT_USEC =
     25 * 1000 * 1000; /* C gives up after 30 s (mqtt.md §3.4) */
+static const uint64_t DRAIN_ACKS_USEC = 500 * 1000;
 static const uint64_t LOG_INTERVAL_USEC = 10 * 1000 * 1000;
 static const uint64_t TAKE_OVER_LOG_USEC =
     60 * 1000 * 1000; /* two that evict each other do so for ever */
@@ -350,6 +351,12 @@ static void listener_drop_if_over(struct listener *l, struct connection *c)
     connection_free(c);
 }
 
+bool listener_awaits_acks(const struct listener *l, const struct connection *c)
+{
+    return c->inputs && inputs_are_unacknowledged(c->inputs) && c->fd >= 0 &&
+           l->host.now_usec < l->acks_until_usec;
+}
+
 /* Draining: all that was read is on disk and acknowledged. Clients find another listener, or this
  * one's successor. */
 static void listener_shut_down_clients(struct listener *l)
@@ -358,6 +365,11 @@ static void listener_shut_down_clients(struct listener *l)
 
     if (l->gathering->count > 0 || producer_outstanding(l->producer) > 0 || l->detour.active)
         return;
+    TAILQ_FOREACH(c, &l->connections, all_link)
+    {
+        if (listener_awaits_acks(l, c))
+            return;
+    }
     TAILQ_FOREACH(c, &l->connections, all_link)
     {
         client_on_shutdown(&c->client);
@@ -542,12 +554,21 @@ static int listener_on_tick(sd_event_source *source, uint64_t usec, void *userda
 
 /* ---- the end ---- */
 
+/* The turn that follows sees that it is over. */
+static int listener_on_acks_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    return 0;
+}
+
 static void listener_on_drain(uint64_t deadline_usec, void *userdata)
 {
     struct listener *l = userdata;
     struct connection *c;
 
-    l->draining = true;
+    listener_begin(l);
+    l->draining = l->host.acks_only = true;
+    l->acks_until_usec = l->host.now_usec + DRAIN_ACKS_USEC;
+    timer_rearm(l->acks_timer, DRAIN_ACKS_USEC);
     sd_event_source_set_enabled(l->accept_source, SD_EVENT_OFF);
     TAILQ_FOREACH(c, &l->connections, all_link)
     listener_touch(l, c); /* not read any more */
@@ -581,6 +602,10 @@ static int listener_open_sources(struct listener *l)
     r = plugin_add_io(l->plugin, fd, EPOLLIN, listener_on_accept, l, &l->accept_source);
     if (r >= 0)
         r = plugin_add_timer(l->plugin, WHEEL_TICK_USEC, listener_on_tick, l, &l->tick_timer);
+    if (r >= 0)
+        r = plugin_add_timer(l->plugin, 0, listener_on_acks_timer, l, &l->acks_timer);
+    if (r >= 0)
+        r = timer_stop(l->acks_timer);
     if (r >= 0)
         /* After whatever else was handled. A deferred source that arms itself again would keep its
          * first place in the loop's order for ever, and starve all others. */
@@ -634,6 +659,7 @@ struct listener *listener_free(struct listener *l)
         return NULL;
     l->accept_source = sd_event_source_disable_unref(l->accept_source);
     l->tick_timer = sd_event_source_disable_unref(l->tick_timer);
+    l->acks_timer = sd_event_source_disable_unref(l->acks_timer);
     l->turn_source = sd_event_source_disable_unref(l->turn_source);
     listener_bus_close(l);
     producer_free(l->producer);

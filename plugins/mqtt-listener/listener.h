@@ -54,8 +54,9 @@ struct listener {
     const struct listener_config *config;
     struct client_host host;
     bool draining;
+    uint64_t acks_until_usec; /* draining */
 
-    sd_event_source *accept_source, *tick_timer, *turn_source;
+    sd_event_source *accept_source, *tick_timer, *turn_source, *acks_timer;
     char *read_buffer; /* CONNECTION_READ_BYTES; one for all */
     struct wheel wheel;
 
@@ -95,6 +96,8 @@ void listener_arm(struct listener *l, struct connection *c); /* its timer */
 bool listener_charge(struct listener *l, size_t bytes);      /* false: more than may be held */
 void listener_release(struct listener *l, size_t bytes);
 void listener_recheck_all(struct listener *l, uint64_t spread_usec);
+/* Draining: a module's acknowledgements of what it has are waited for, for a while. */
+bool listener_awaits_acks(const struct listener *l, const struct connection *c);
 void listener_take_over(struct listener *l, struct connection *older, const char *newer_address);
 
 /* listener-bus.c */

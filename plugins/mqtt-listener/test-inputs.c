@@ -912,6 +912,27 @@ static void test_drain(void **state)
     assert_false(store.messages[1].gone);
 }
 
+/* A client that is acknowledging just then is heard, and nothing else of it. */
+static void test_drain_hears_acknowledgements(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *s;
+
+    start_peers(f);
+    store_add_numbers(f, "in", 1, 2);
+    s = start_module(f);
+    expect_numbers(f, s, 1, 2);
+    assert_int_equal(kill(getpid(), SIGTERM), 0);
+    loop_until(f, f->listener->draining);
+    send_pubacks(f, s, 1, 2);
+    send_bytes(f, s, SPAN("\xc0\x00")); /* PINGREQ: not answered any more */
+    expect_acked(f, "in 1-2 delivered");
+    expect_closed(f, s);
+    loop_until(f, has_ended(f));
+    assert_true(store.messages[0].gone);
+    assert_true(store.messages[1].gone);
+}
+
 /* A store that is away is not waited for: nothing but a second delivery comes of it. */
 static void test_drain_without_the_store(void **state)
 {
@@ -951,6 +972,7 @@ int main(void)
         T(test_long_poll_ends),
         T(test_fetch_fails),
         T(test_drain),
+        T(test_drain_hears_acknowledgements),
         T(test_drain_without_the_store),
     };
 

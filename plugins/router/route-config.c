@@ -172,6 +172,9 @@ static void read_routes(struct reader *r, const json_t *properties)
         return;
     }
     json_object_foreach((json_t *)routes, name, route) read_route(r, name, route);
+    if (routes_endpoints(r->config.routes) > ENDPOINTS_MAX)
+        problem(r, "routes: expected at most %d different endpoints, found %zu", ENDPOINTS_MAX,
+                routes_endpoints(r->config.routes));
 }
 
 static void read_properties(struct reader *r, const json_t *properties)

@@ -186,6 +186,11 @@ size_t routes_count(const struct routes *routes)
     return routes->count;
 }
 
+size_t routes_endpoints(const struct routes *routes)
+{
+    return routes->queues.count;
+}
+
 const struct route *routes_get(const struct routes *routes, size_t i)
 {
     return &routes->entries[i].route;

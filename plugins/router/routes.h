@@ -16,6 +16,8 @@
 enum {
     ROUTE_PRIORITY_DEFAULT = 2000000000,
     ROUTES_MAX = 4096, /* of a set */
+    ENDPOINTS_MAX =
+        512, /* of a set, half of what the store holds: those of the set before wait there */
 };
 
 /* Where a route delivers; its queue is named after it. */
@@ -44,6 +46,7 @@ DEFINE_FREEP(struct routes, routes_free)
 int routes_add(struct routes *routes, const char *name, struct span text, uint32_t priority,
                int64_t ttl_sec, struct parse_error *ret_error);
 size_t routes_count(const struct routes *routes);
+size_t routes_endpoints(const struct routes *routes);                  /* different ones */
 const struct route *routes_get(const struct routes *routes, size_t i); /* as they were added */
 
 /* The source of a telemetry message: "/messages/", "/messages/modules/M/",

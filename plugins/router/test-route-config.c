@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "buf.h"
 #include "route-config.h"
 
 #define SF   "\"storeAndForwardConfiguration\":{\"timeToLiveSecs\":7200}"
@@ -215,6 +216,31 @@ static void test_route_config_too_long(void **state)
     free(json);
 }
 
+static void test_route_config_endpoints(void **state)
+{
+    for (unsigned count = ENDPOINTS_MAX; count <= ENDPOINTS_MAX + 1; count++) {
+        _cleanup_(buf_done) struct buf json = {};
+        struct route_problems problems = {};
+        struct route_config config = {};
+
+        buf_printf(&json, HEAD "{");
+        for (unsigned i = 0; i < count; i++)
+            buf_printf(&json, "%s\"r%u\":\"FROM /* INTO BrokeredEndpoint('/modules/m/inputs/%u')\"",
+                       i ? "," : "", i, i);
+        buf_printf(&json, "}}");
+        if (count <= ENDPOINTS_MAX) {
+            assert_int_equal(route_config_parse(buf_span(&json), &config, &problems), 0);
+        } else {
+            assert_int_equal(route_config_parse(buf_span(&json), &config, &problems),
+                             ROUTE_E_INVALID);
+            assert_string_equal(problems.texts[0],
+                                "routes: expected at most 512 different endpoints, found 513");
+        }
+        route_config_done(&config);
+        route_problems_done(&problems);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_route_config_taken),
         cmocka_unit_test(test_route_config_refused),
         cmocka_unit_test(test_route_config_all_problems),
+        cmocka_unit_test(test_route_config_endpoints),
         cmocka_unit_test(test_route_config_too_long),
     };
 

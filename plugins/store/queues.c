@@ -590,12 +590,11 @@ static void queue_join_reader(struct queue *q)
     TAILQ_INSERT_TAIL(&q->reader->queues, q, reader_link);
 }
 
-static void reader_take_over(struct reader *reader, uint64_t lease)
+void reader_release(struct reader *reader)
 {
     struct queue *q;
     struct partition *p;
 
-    reader->lease = lease;
     reader->sequence = 0;
     reader->given_count = 0;
     TAILQ_FOREACH(q, &reader->queues, reader_link)
@@ -610,8 +609,10 @@ int reader_lease(struct reader *reader, uint64_t lease)
 {
     if (lease < reader->lease)
         return QUEUE_E_LEASE_LOST;
-    if (lease > reader->lease)
-        reader_take_over(reader, lease);
+    if (lease == reader->lease)
+        return 0;
+    reader->lease = lease;
+    reader_release(reader);
     return 0;
 }
 

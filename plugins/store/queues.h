@@ -176,6 +176,8 @@ struct reader *queues_reader(struct queues *queues, const char *name);
 /* The lease that is greater takes over: everything that exists is there to be fetched again,
  * nothing is parked. */
 int reader_lease(struct reader *reader, uint64_t lease);
+/* Whoever has it is gone: everything that exists is there to be fetched again. */
+void reader_release(struct reader *reader);
 /* reader_lease(), and: the answer before is given up if @sequence is another, or is to be given
  * again if it is the same. */
 int reader_fetch(struct reader *reader, uint64_t lease, uint64_t sequence);

@@ -34,6 +34,12 @@ static int store_on_park(struct bus_call *call, const Bus__Envelope *in, void *u
     return 0;
 }
 
+static int store_on_release(struct bus_call *call, const Bus__Envelope *in, void *userdata)
+{
+    store_release_take(userdata, bus_call_keep(call), in->release);
+    return 0;
+}
+
 static int store_on_queues_get(struct bus_call *call, const Bus__Envelope *in, void *userdata)
 {
     store_queues_get_take(userdata, bus_call_keep(call));
@@ -76,6 +82,7 @@ static const struct bus_handler store_handlers[] = {
     { BUS__ENVELOPE__BODY_FETCH, PEER_UPSTREAM | PEER_LISTENERS, store_on_fetch },
     { BUS__ENVELOPE__BODY_ACK, PEER_UPSTREAM | PEER_LISTENERS, store_on_ack },
     { BUS__ENVELOPE__BODY_PARK, PEER_UPSTREAM | PEER_LISTENERS, store_on_park },
+    { BUS__ENVELOPE__BODY_RELEASE, PEER_UPSTREAM | PEER_LISTENERS, store_on_release },
     { BUS__ENVELOPE__BODY_QUEUES_GET, PEER_ANY, store_on_queues_get },
     { BUS__ENVELOPE__BODY_QUOTA_SET, PEER_ROUTER, store_on_quota_set },
     { BUS__ENVELOPE__BODY_QUEUE_PEEK, PEER_OPERATOR, store_on_queue_peek },

@@ -295,6 +295,22 @@ void store_fetch_take(struct store *store, struct bus_call *call, const Bus__Fet
     store_arm_polls(store);
 }
 
+void store_release_take(struct store *store, struct bus_call *call, const Bus__Release *in)
+{
+    struct reader *reader;
+
+    if (store_refuse_take(store, call))
+        return;
+    reader = store_reader(store, call, in->queue, in->lease);
+    if (!reader)
+        return;
+    if (in->lease == reader->lease) {
+        store_displace(store, reader, in->lease, 0);
+        reader_release(reader);
+    }
+    store_answer(store, call, STATUS_DONE);
+}
+
 void store_park_take(struct store *store, struct bus_call *call, const Bus__Park *in)
 {
     struct partition *partition = NULL;

@@ -120,6 +120,7 @@ void store_drain(struct store *store);
 void store_append_take(struct store *store, struct bus_call *call, const Bus__Append *in);
 void store_fetch_take(struct store *store, struct bus_call *call, const Bus__Fetch *in);
 void store_ack_take(struct store *store, struct bus_call *call, const Bus__Ack *in);
+void store_release_take(struct store *store, struct bus_call *call, const Bus__Release *in);
 void store_park_take(struct store *store, struct bus_call *call, const Bus__Park *in);
 void store_record_put_take(struct store *store, struct bus_call *call, const Bus__RecordPut *in);
 void store_record_get_take(struct store *store, struct bus_call *call, const Bus__RecordGet *in);

@@ -452,6 +452,45 @@ static void test_lease(void **state)
     reply_done(&old);
 }
 
+static Bus__Status release(struct harness *h, uint64_t lease)
+{
+    Bus__Release in = BUS__RELEASE__INIT;
+    struct reply reply = {};
+    Bus__Status status;
+
+    in.queue = (char *)Q;
+    in.lease = lease;
+    store_release_take(h->store, reply_call(&reply), &in);
+    status = reply_wait(h, &reply);
+    reply_done(&reply);
+    return status;
+}
+
+/* What a consumer held that is gone expires, and a poll that it left behind takes nothing. */
+static void test_release(void **state)
+{
+    struct harness *h = *state;
+    struct reply poll = {};
+
+    assert_int_equal(append(h, 1, "d", 0, -1, "a"), STATUS_DONE);
+    assert_int_equal(append(h, 2, "d", 0, 0, "b"), STATUS_DONE);
+    assert_int_equal(append(h, 3, "d", 0, -1, "c"), STATUS_DONE);
+    expect_fetch(h, 7, 1, 1, "a1");
+    assert_int_equal(release(h, 6), STATUS_DONE); /* another's */
+    harness_fetch(h, &poll, Q, 7, 2, 0, 0);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_string_equal(fetched_text(&poll), "c3");
+    reply_done(&poll);
+    harness_fetch(h, &poll, Q, 7, 3, 0, 5000);
+    assert_int_equal(release(h, 7), STATUS_DONE);
+    assert_int_equal(reply_wait(h, &poll), STATUS_DONE);
+    assert_int_equal(poll.envelope->fetched->n_items, 0);
+    reply_done(&poll);
+    assert_int_equal(append(h, 4, "d", 0, -1, "d"), STATUS_DONE);
+    expect_fetch(h, 8, 1, 0, "a1 c3 d4");
+    expect_ledger(h, &(struct expected_ledger){ .accepted = 4, .expired = 1, .depth = 3 });
+}
+
 static void test_park(void **state)
 {
     struct harness *h = *state;
@@ -1270,6 +1309,7 @@ int main(void)
         TEST(test_long_poll),
         TEST(test_fetch_again),
         TEST(test_lease),
+        TEST(test_release),
         TEST(test_park),
         TEST(test_acks_of_before_the_restart),
         TEST(test_ack_invalid),
