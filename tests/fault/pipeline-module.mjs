@@ -9,6 +9,18 @@ const { Message, ModuleClient } = device;
 const [job] = await once(process, 'message');
 const AGGREGATE = 10;
 
+// The SDK gives up after a connection that was reset (as one is whose process was killed), says so, and leaves the rest to the
+// application: one that only waits for input would wait for ever.
+async function reopen(client) {
+    for (;;) {
+        try {
+            return await client.open();
+        } catch {
+            await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+    }
+}
+
 async function connect(connectionString, onInput) {
     const client = ModuleClient.fromConnectionString(connectionString, Mqtt);
     await client.setOptions({ ca: job.ca });
@@ -18,6 +30,7 @@ async function connect(connectionString, onInput) {
             onInput(input, JSON.parse(message.data.toString()), message);
         });
     }
+    client.on('disconnect', () => reopen(client));
     await client.open();
     return client;
 }
