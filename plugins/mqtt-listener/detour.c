@@ -18,6 +18,12 @@ static size_t line_left(const struct line *line)
     return line->batch->count - line->first;
 }
 
+static void line_put_first(struct detour *d, struct line *line)
+{
+    TAILQ_INSERT_HEAD(&d->lines, line, link);
+    d->fresh++;
+}
+
 static struct line *line_get(struct detour *d, struct connection *c)
 {
     if (c->line)
@@ -26,15 +32,14 @@ static struct line *line_get(struct detour *d, struct connection *c)
     c->line->batch = batch_new();
     c->line->take = LINE_MESSAGES_MAX;
     c->line->connection = c;
-    TAILQ_INSERT_HEAD(&d->lines, c->line, link);
     d->count++;
-    d->fresh++;
+    line_put_first(d, c->line);
     return c->line;
 }
 
+/* It is in no list. */
 static void line_free(struct detour *d, struct line *line)
 {
-    TAILQ_REMOVE(&d->lines, line, link);
     d->count--;
     d->bytes -= line->batch->bytes;
     line->connection->line = NULL;
@@ -56,18 +61,22 @@ static void line_compact(struct detour *d, struct line *line)
     batch_free(old);
 }
 
-/* The first @count are on disk, or given up: their client is told. */
-static void line_eat(struct detour *d, struct line *line, size_t count)
+/* The first @count are on disk, or given up: their client is told. The line is in no list, and goes
+ * to the end of those that wait if there is more in it. */
+static void line_eat_take(struct detour *d, struct line *line, size_t count)
 {
     struct connection *c = line->connection;
     unsigned acknowledged = 0;
 
     for (size_t i = 0; i < count; i++)
         acknowledged += line->batch->entries[line->first++].acknowledged;
-    if (line_left(line) == 0)
+    if (line_left(line) == 0) {
         line_free(d, line);
-    else if (line->first >= LINE_MESSAGES_MAX)
-        line_compact(d, line);
+    } else {
+        TAILQ_INSERT_TAIL(&d->lines, line, link);
+        if (line->first >= LINE_MESSAGES_MAX)
+            line_compact(d, line);
+    }
     c->shares -= (unsigned)count;
     client_on_committed(&c->client, acknowledged);
     if (c->client.blocked && !c->blocked)
@@ -75,16 +84,22 @@ static void line_eat(struct detour *d, struct line *line, size_t count)
     listener_touch(d->listener, c);
 }
 
-static void line_to_the_end(struct detour *d, struct line *line)
+static struct line *trying_pop(struct detour *d)
 {
-    TAILQ_REMOVE(&d->lines, line, link);
-    TAILQ_INSERT_TAIL(&d->lines, line, link);
+    struct line *line = TAILQ_LAST(&d->trying, line_list);
+
+    TAILQ_REMOVE(&d->trying, line, link);
+    d->sending--;
+    return line;
 }
 
 /* ---- sending ---- */
 
 static void detour_pick(struct detour *d, struct line *line, size_t count)
 {
+    TAILQ_REMOVE(&d->lines, line, link);
+    TAILQ_INSERT_TAIL(&d->trying, line, link);
+    d->fresh -= d->fresh > 0;
     line->tried = count;
     for (size_t i = 0; i < count; i++) {
         xgrow(d->items, d->item_count, d->item_capacity);
@@ -110,17 +125,18 @@ static bool detour_has_turn(struct detour *d)
 void detour_send(struct detour *d)
 {
     const struct listener_config *config = d->listener->config;
-    struct line *line = TAILQ_FIRST(&d->lines);
-    bool reserve = line && line->connection->inputs;
+    struct line *line;
     size_t bytes = 0;
+    bool reserve;
 
     if (d->sending > 0)
         return;
-    d->active = line != NULL;
-    if (!line || !detour_has_turn(d))
+    d->active = d->count > 0;
+    if (!d->active || !detour_has_turn(d))
         return;
     d->item_count = 0;
-    for (; line && d->sending < d->width; line = TAILQ_NEXT(line, link)) {
+    reserve = TAILQ_FIRST(&d->lines)->connection->inputs;
+    while (d->sending < d->width && (line = TAILQ_FIRST(&d->lines))) {
         size_t count = line_left(line) < line->take ? line_left(line) : line->take;
 
         bytes += line->batch->bytes;
@@ -129,7 +145,6 @@ void detour_send(struct detour *d)
             break;
         detour_pick(d, line, count);
     }
-    d->fresh -= d->fresh < d->sending ? d->fresh : d->sending;
     /* Who takes messages out of the store makes room by going on: alone, it may use the reserve. */
     producer_add_batch(d->listener->producer, d->items, d->item_count, reserve && d->sending == 1,
                        d);
@@ -147,18 +162,14 @@ static int detour_on_timer(sd_event_source *source, uint64_t usec, void *userdat
 
 void detour_on_committed(struct detour *d)
 {
-    unsigned sent = d->sending;
-
     listener_begin(d->listener);
-    d->sending = 0;
     d->refused = 0;
     d->resting = false;
-    for (; sent > 0; sent--) {
-        struct line *line = TAILQ_FIRST(&d->lines);
+    while (d->sending > 0) {
+        struct line *line = trying_pop(d);
 
-        line_to_the_end(d, line);
         line->take = line->take * 2 < LINE_MESSAGES_MAX ? line->take * 2 : LINE_MESSAGES_MAX;
-        line_eat(d, line, line->tried);
+        line_eat_take(d, line, line->tried);
     }
     d->width = d->width * 2 < WIDTH_MAX ? d->width * 2 : WIDTH_MAX;
     detour_send(d);
@@ -174,16 +185,27 @@ static void detour_log(struct detour *d, const char *what, const char *reason)
         log_event(LOG_WARNING, 0, what, F_REASON(reason), F_COUNT(suppressed));
 }
 
-/* Now there is no room: alone, or with less, perhaps; when all others had their turns. */
+/* What several cannot, one perhaps can. */
+static bool detour_narrow(struct detour *d)
+{
+    if (d->sending == 1)
+        return false;
+    d->width = 1;
+    while (d->sending > 0)
+        line_put_first(d, trying_pop(d));
+    return true;
+}
+
+/* Now there is no room: less of it, perhaps, when all others had their turns. */
 static void detour_refuse_for_now(struct detour *d)
 {
-    struct line *line = TAILQ_FIRST(&d->lines);
+    struct line *line;
 
-    d->width = 1;
-    if (d->sending > 1)
+    if (detour_narrow(d))
         return;
+    line = trying_pop(d);
     line->take = line->tried > 1 ? line->tried / 2 : 1;
-    line_to_the_end(d, line);
+    TAILQ_INSERT_TAIL(&d->lines, line, link);
     d->refused++;
 }
 
@@ -191,17 +213,19 @@ static void detour_refuse_for_now(struct detour *d)
  * that was not told so would send it for ever (mqtt.md §8.5). */
 static void detour_refuse_for_good(struct detour *d, const char *reason)
 {
-    struct line *line = TAILQ_FIRST(&d->lines);
+    struct line *line;
 
-    if (d->sending > 1) {
-        d->width = 1;
-    } else if (line->tried > 1) {
+    if (detour_narrow(d))
+        return;
+    line = trying_pop(d);
+    if (line->tried > 1) {
         line->take = line->tried / 2;
-    } else {
-        d->dropped++;
-        d->listener->host.ops->dropped(&line->connection->client, reason);
-        line_eat(d, line, 1);
+        line_put_first(d, line);
+        return;
     }
+    d->dropped++;
+    d->listener->host.ops->dropped(&line->connection->client, reason);
+    line_eat_take(d, line, 1);
 }
 
 /* What was batched joins the lines, in its order. */
@@ -246,7 +270,6 @@ void detour_on_refused(struct detour *d, enum producer_refusal refusal, const ch
             detour_refuse_for_now(d);
         else
             detour_refuse_for_good(d, reason);
-        d->sending = 0;
     }
     detour_send(d);
 }
@@ -281,6 +304,7 @@ int detour_init(struct detour *d, struct listener *listener)
 
     d->listener = listener;
     TAILQ_INIT(&d->lines);
+    TAILQ_INIT(&d->trying);
     r = plugin_add_timer(listener->plugin, 0, detour_on_timer, d, &d->timer);
     return r < 0 ? r : timer_stop(d->timer);
 }
@@ -290,7 +314,10 @@ void detour_done(struct detour *d)
     struct line *line;
 
     sd_event_source_disable_unref(d->timer);
-    while ((line = TAILQ_FIRST(&d->lines)))
+    TAILQ_CONCAT(&d->lines, &d->trying, link);
+    while ((line = TAILQ_FIRST(&d->lines))) {
+        TAILQ_REMOVE(&d->lines, line, link);
         line_free(d, line);
+    }
     free(d->items);
 }

@@ -33,13 +33,14 @@ TAILQ_HEAD(line_list, line);
 struct detour {
     struct listener *listener;
     bool active;
-    struct line_list lines; /* whose turn is first is first */
-    size_t count, bytes;
-    size_t fresh;     /* the first so many were not tried since they are there */
-    unsigned width;   /* clients that are tried at once */
-    unsigned sending; /* the first so many lines are under way; 0: none */
-    size_t refused;   /* so many in a row */
-    bool resting;     /* all were refused: until the timer fires, only who comes anew tries */
+    struct line_list lines;  /* whose turn is first is first */
+    struct line_list trying; /* under way: not in @lines */
+    size_t count, bytes;     /* of both */
+    size_t fresh;            /* the first so many lines were not tried yet */
+    unsigned width;          /* clients that are tried at once */
+    unsigned sending;        /* lines that are under way */
+    size_t refused;          /* so many in a row */
+    bool resting; /* all were refused: until the timer fires, only who comes anew tries */
     Bus__PublishItem **items;
     size_t item_count, item_capacity;
     sd_event_source *timer;
