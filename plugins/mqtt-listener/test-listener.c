@@ -238,6 +238,135 @@ static void test_backpressure(void **state)
     assert_int_equal(f->listener->held_bytes, 0);
 }
 
+/* ---- a full store ---- */
+
+#define OTHER_TOPIC "devices/e/messages/events/"
+
+static struct stream *connect_other(struct fixture *f)
+{
+    struct stream *s = start_client(f, "e", CLEAN, "sas!");
+
+    EXPECT(f, s, "\x20\x02\x00\x00");
+    return s;
+}
+
+static void expect_pubacks(struct fixture *f, struct stream *s, uint16_t count)
+{
+    for (uint16_t id = 1; id <= count; id++) {
+        uint8_t want[] = { 0x40, 2, (uint8_t)(id >> 8), (uint8_t)id };
+
+        expect(f, s, span_of((const char *)want, sizeof(want)));
+    }
+}
+
+/* Who is held does not hold up the others, whether they were batched together or come later. */
+static void test_full_for_one(void **state)
+{
+    enum { EACH = 100 };
+    struct fixture *f = *state;
+    struct stream *d, *e;
+
+    start_peers(f);
+    d = connect_client(f);
+    e = connect_other(f);
+    f->full_for = "d";
+    send_numbers(f, d, TOPIC, EACH);
+    send_numbers(f, e, OTHER_TOPIC, EACH);
+    expect_pubacks(f, e, EACH);
+    assert_int_equal(buf_len(&d->in), 0);
+    send_numbers(f, e, OTHER_TOPIC, EACH);
+    expect_pubacks(f, e, EACH);
+    assert_int_equal(buf_len(&d->in), 0);
+    assert_true(f->listener->detour.active);
+    f->full_for = NULL;
+    expect_pubacks(f, d, EACH);
+    loop_until(f, !f->listener->detour.active);
+    assert_int_equal(f->messages, 3 * EACH);
+    send_numbers(f, d, TOPIC, EACH); /* and all is as before */
+    expect_pubacks(f, d, EACH);
+    assert_int_equal(f->messages, 4 * EACH);
+    assert_int_equal(f->listener->detour.times, 1);
+}
+
+/* Who comes while another is under way is not taken for that one. */
+static void test_full_and_somebody_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *d, *e;
+
+    start_peers(f);
+    d = connect_client(f);
+    e = connect_other(f);
+    f->full_for = "d";
+    send_publish(f, d, 1, "from d");
+    loop_until(f, f->listener->detour.resting);
+    f->full_for = NULL;
+    f->router_holds = true;
+    loop_until(f, f->held_count == 1);
+    send_numbers(f, e, OTHER_TOPIC, 1);
+    ping(f, e);
+    answer_held(f);
+    expect_pubacks(f, d, 1);
+    loop_until(f, f->held_count == 1);
+    assert_int_equal(buf_len(&e->in), 0);
+    answer_held(f);
+    expect_pubacks(f, e, 1);
+    loop_until(f, !f->listener->detour.active);
+    assert_bodies(f, "from d\n1\n");
+}
+
+static void test_too_many_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *d;
+
+    f->items_max = 3;
+    start_peers(f);
+    d = connect_client(f);
+    send_numbers(f, d, TOPIC, 9);
+    expect_pubacks(f, d, 9);
+    assert_bodies(f, "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    assert_int_equal(f->listener->detour.dropped, 0);
+}
+
+/* It is acknowledged: its client would send it for ever. */
+static void test_never_to_be_stored(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *d;
+
+    f->poison = "5";
+    start_peers(f);
+    d = connect_client(f);
+    send_numbers(f, d, TOPIC, 9);
+    expect_pubacks(f, d, 9);
+    assert_bodies(f, "1\n2\n3\n4\n6\n7\n8\n9\n");
+    assert_int_equal(f->listener->detour.dropped, 1);
+}
+
+/* Its line is bounded; what does not fit in stays in its socket. */
+static void test_full_for_long(void **state)
+{
+    enum { EACH = 1000 };
+    struct fixture *f = *state;
+    struct stream *d;
+
+    f->config.inflight_max = 10000;
+    start_peers(f);
+    d = connect_client(f);
+    f->full_for = "d";
+    send_publish(f, d, 1, "first");
+    loop_until(f, f->listener->detour.active);
+    send_numbers(f, d, TOPIC, EACH);
+    loop_until(f, f->listener->detour.resting);
+    assert_in_range(f->listener->host.counters.messages, 1, 100);
+    f->full_for = NULL;
+    EXPECT(f, d, "\x40\x02\x00\x01");
+    expect_pubacks(f, d, EACH);
+    assert_int_equal(f->messages, 1 + EACH);
+    assert_int_equal(f->listener->detour.bytes, 0);
+}
+
 /* More than all may keep waiting: who wants it is closed, the others stay. */
 static void test_held_bytes_bounded(void **state)
 {
@@ -362,6 +491,11 @@ int main(void)
         T(test_router_dies),
         T(test_client_dies_before_commit),
         T(test_backpressure),
+        T(test_full_for_one),
+        T(test_full_and_somebody_comes),
+        T(test_too_many_at_once),
+        T(test_never_to_be_stored),
+        T(test_full_for_long),
         T(test_held_bytes_bounded),
         T(test_session_survives),
         T(test_take_over),

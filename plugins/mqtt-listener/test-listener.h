@@ -48,7 +48,11 @@ struct fixture {
     unsigned stream_count;
 
     struct bus *router, *identity, *store;
-    bool router_holds; /* does not answer publishes */
+    bool router_holds;    /* does not answer publishes */
+    const char *full_for; /* device whose messages there is no room for */
+    size_t items_max;     /* more are refused for good; 0: any number is fine */
+    const char *poison;   /* body that is refused for good */
+    uint64_t next_sequence;
     struct bus_call *held[CALLS_MAX];
     unsigned held_count;
     unsigned batches, messages, connected, disconnected, syncs, synced_clients;
@@ -72,10 +76,38 @@ static inline uint64_t on_who(int64_t pid, uint32_t uid, void *userdata)
     return PEER_MQTT;
 }
 
+static inline bool publish_is_full(const struct fixture *f, const Bus__Publish *publish)
+{
+    for (size_t i = 0; i < publish->n_items; i++)
+        if (f->full_for && strcmp(publish->items[i]->device_id, f->full_for) == 0)
+            return true;
+    return false;
+}
+
+static inline bool publish_is_invalid(const struct fixture *f, const Bus__Publish *publish)
+{
+    if (f->items_max > 0 && publish->n_items > f->items_max)
+        return true;
+    for (size_t i = 0; f->poison && i < publish->n_items; i++) {
+        const ProtobufCBinaryData *message = &publish->items[i]->message;
+
+        if (memmem(message->data, message->len, f->poison, strlen(f->poison)))
+            return true;
+    }
+    return false;
+}
+
 static inline int on_publish(struct bus_call *call, const Bus__Envelope *in, void *userdata)
 {
     struct fixture *f = userdata;
 
+    if (in->publish->sequence > f->next_sequence + 1)
+        return bus_answer(call, STATUS_OUT_OF_ORDER);
+    if (publish_is_full(f, in->publish))
+        return bus_answer(call, STATUS_FULL);
+    if (publish_is_invalid(f, in->publish))
+        return bus_answer_error(call, STATUS_INVALID, "as the test says");
+    f->next_sequence = in->publish->sequence; /* again, if a router died with it */
     f->batches++;
     for (size_t i = 0; i < in->publish->n_items; i++) {
         const Bus__PublishItem *item = in->publish->items[i];
