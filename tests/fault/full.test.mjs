@@ -25,11 +25,11 @@ async function create(routes, bytes = 16 << 20) {
         return publisher.start();
     };
     pair.stat = async (name) => (await pair.edge.plugin('mqtt-listener')).stats[name] ?? 0;
-    // What was accepted is what was acknowledged: none was stored twice. (None of these publishers has to send anything again.)
+    // What was accepted is what was acknowledged: none was stored twice, but what a publisher sent again.
     pair.once = async (name) => {
-        const queue = (await pair.edge.ctl('queues')).find((q) => q.name === name);
-        assert.deepEqual(pair.publishers.map((publisher) => publisher.resent.size), pair.publishers.map(() => 0));
-        assert.equal(queue.accepted, pair.publishers.reduce((sum, publisher) => sum + publisher.acked.size, 0));
+        const { accepted } = (await pair.edge.ctl('queues')).find((q) => q.name === name);
+        const sum = (set) => pair.publishers.reduce((total, publisher) => total + publisher[set].size, 0);
+        assert.ok(accepted >= sum('acked') && accepted <= sum('acked') + sum('resent'), `${accepted} accepted, ${sum('acked')} acknowledged, ${sum('resent')} sent again`);
     };
     pair.end = async () => {
         pair.publishers.forEach((publisher) => publisher.stop());
@@ -71,10 +71,14 @@ describe('a module that makes room goes on', { concurrency: false }, () => {
 
     test('and nothing is lost', async () => {
         await Promise.all(pair.publishers.map((publisher) => publisher.windUp()));
-        await until('all queues are empty', async () => (await pair.edge.ctl('queues')).every((queue) => queue.depth === 0), 90000);
-        const arrived = new Set(monitor.events.map((event) => JSON.parse(bodyOf(event))).map(({ from, n }) => `${from} ${n}`));
-        for (const publisher of pair.publishers)
-            assert.deepEqual([...publisher.acked].filter((n) => !arrived.has(`${publisher.deviceId} ${n}`)), []);
+        // The filter has some in hand when the queues are empty, and the monitor is a little behind.
+        const missing = (events) => {
+            const arrived = new Set(events.map((event) => JSON.parse(bodyOf(event))).map(({ from, n }) => `${from} ${n}`));
+            return pair.publishers.flatMap(({ deviceId, acked }) => [...acked].map((n) => `${deviceId} ${n}`)).filter((name) => !arrived.has(name));
+        };
+        const all = pair.publishers.reduce((sum, publisher) => sum + publisher.acked.size, 0);
+        await monitor.until('all that was acknowledged', (events) => events.length >= all && missing(events).length === 0, 90000);
+        await until('all queues are empty', async () => (await pair.edge.ctl('queues')).every((queue) => queue.depth === 0));
         (await pair.edge.ctl('queues')).forEach(balance);
         await pair.once('modules/filter/inputs/in');
         assert.equal(await pair.stat('dropped_unstorable'), 0);
