@@ -144,8 +144,8 @@ static void inputs_log_dropped(struct inputs *in, const char *queue, const char 
     inputs_log(in, queue, "message for an input dropped", reason);
 }
 
-/* What the client is to get, in the host's scratch: the topic's length, the topic, the payload. NULL, or why it cannot
- * be delivered. */
+/* What the client is to get, in the host's scratch: the topic's length, the topic, the payload. NULL,
+ * or why it cannot be delivered. */
 static const char *inputs_encode(struct inputs *in, const Bus__FetchedItem *item)
 {
     struct inputs_host *host = in->host;

@@ -66,6 +66,16 @@ describe('a module that makes room goes on', { concurrency: false }, () => {
             filter.sendOutputEvent('out', new Message(JSON.stringify({ from: message.properties.getValue('$.cdid'), ...JSON.parse(message.data.toString()), pad: '' }))).then(() => forwarded++);
         });
         await filter.open();
+        for (const name of ['store', 'router', 'store', 'router']) { // a refused sequence is used again: by one of them only
+            const mark = forwarded + 300;
+            await until(`the filter goes on before ${name} dies`, () => forwarded > mark, 60000);
+            const { pid, generation } = await pair.edge.plugin(name);
+            process.kill(pid, 'SIGKILL');
+            await until(`${name} again`, async () => {
+                const now = await pair.edge.plugin(name);
+                return now?.state === 'ready' && now.generation > generation;
+            });
+        }
         await until('the filter goes on', () => forwarded > 3000, 90000);
     });
 
