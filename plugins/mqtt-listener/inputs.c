@@ -416,6 +416,7 @@ struct inputs *inputs_free(struct inputs *in)
     if (!in)
         return NULL;
     bus_request_cancel(in->fetch);
+    inputs_host_acknowledge(in->host); /* before: what is acknowledged must not expire */
     if (!in->superseded)
         inputs_release(in);
     for (size_t i = 0; i < in->count; i++)
